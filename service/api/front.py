@@ -1,0 +1,78 @@
+"""Lookups in front of FastAPI's router, which costs more than the lookup itself; everything else goes behind it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import ASGIApp
+
+from service.api.answer import Answer, Receive, Scope, Send, send_answer
+from service.api.body import ClientDisconnected
+from service.api.errors import internal, problem
+from service.api.lookup import LookupEndpoint, Target, target_of
+from service.api.multi_lookup import PATH as MULTI_PATH
+from service.api.multi_lookup import ItemError, MultiLookupEndpoint
+from service.errors import ServiceError
+from service.metrics import Counters
+
+MULTI: Final = Target("", "multi")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """Both lookup endpoints with the one place where their errors become answers.
+
+    The same object serves both paths: in front of the router, and behind it as a FastAPI route.
+    """
+
+    single: LookupEndpoint
+    multi: MultiLookupEndpoint
+    counters: Counters
+
+    async def answer(self, target: Target, scope: Scope, receive: Receive) -> Answer:
+        """An answer for every request; raises only ClientDisconnected."""
+        try:
+            if target is MULTI:
+                answer = await self.multi.answer(scope, receive)
+            else:
+                answer = await self.single.answer(target, scope, receive)
+        except ServiceError as error:
+            answer = self._problem(target, error)
+        except ItemError as error:
+            answer = problem(error.error, {"lookup": error.index})
+        except ClientDisconnected:
+            raise
+        except Exception as error:  # noqa: BLE001  (the last line: a fault of ours must not be a lost connection)
+            answer = internal(error)
+        endpoint = "multi_lookup" if target is MULTI else "lookup"
+        table = "" if answer.status == 404 else target.table  # unknown names must not grow the metrics
+        self.counters.add("embedding_requests", (table, endpoint, str(answer.status)))
+        return answer
+
+    def _problem(self, target: Target, error: ServiceError) -> Answer:
+        if error.code == "out_of_vocabulary":
+            self.counters.add("embedding_oov_requests", (target.table,))
+        return problem(error)
+
+
+def route_of(path: str) -> Target | None:
+    """The target of a lookup's path, None for every other path."""
+    return MULTI if path == MULTI_PATH else target_of(path)
+
+
+class Front:
+    """The ASGI application that a server runs: lookups here, the rest in `behind`."""
+
+    def __init__(self, lookups: Lookups, behind: ASGIApp) -> None:
+        self._lookups = lookups
+        self._behind = behind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        target = route_of(scope["path"]) if scope["type"] == "http" else None
+        if target is None:
+            await self._behind(scope, receive, send)
+            return
+        try:
+            answer = await self._lookups.answer(target, scope, receive)
+        except ClientDisconnected:
+            return
+        await send_answer(send, answer)

@@ -1,0 +1,163 @@
+"""JSON bodies into lookup requests. Types are checked before anything is looked up or cached."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import orjson
+
+from service.api.nested import flatten, json_type, place
+from service.api.options import SCALAR_FIELDS, Scalars, read_scalars
+from service.errors import InvalidJson, InvalidRequest, RequestTooLarge
+from service.layout import Layout
+from service.types import IdBatch, LookupRequest, MaskArray, TokenBatch, WeightArray
+
+_LOOKUP_FIELDS: Final = SCALAR_FIELDS | {"ids", "tokens", "mask", "weights"}
+_INT_DIGITS: Final = 4300  # what Python converts; longer integers stay text
+_Object: TypeAlias = dict[str, Any]
+
+
+class LongInteger(str):
+    """The digits of an integer too long to be converted in reasonable time."""
+
+    __slots__ = ()
+
+
+class JsonBody:
+    """A parsed body: `value` by orjson, which is fast and turns integers beyond 64 bits into floats, and
+    `exact` by the standard library, which keeps them, parsed only when a float is found among the ids."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        try:
+            self.value = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise InvalidJson(f"the body is not valid JSON: {error}") from None
+
+    @cached_property
+    def exact(self) -> Any:  # noqa: ANN401  (JSON)
+        """The same value with every integer as it was written."""
+        try:
+            return json.loads(self._raw, parse_int=_integer)
+        except RecursionError:
+            raise InvalidJson("the body is nested too deep") from None
+
+
+def _integer(digits: str) -> int | LongInteger:
+    return int(digits) if len(digits) <= _INT_DIGITS else LongInteger(digits)
+
+
+def as_object(value: object, allowed: frozenset[str], what: str) -> _Object:
+    """`value` as an object with only `allowed` fields; raises InvalidRequest naming those that are unknown."""
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{what} must be an object, not {json_type(value)}")
+    unknown = [name for name in value if name not in allowed]
+    if unknown:
+        raise InvalidRequest(
+            f"unknown field {', '.join(map(repr, unknown[:10]))} in {what}; there are {', '.join(sorted(allowed))}",
+            field=unknown[0],
+        )
+    return value
+
+
+def read_lookup(body: JsonBody, max_ids: int) -> tuple[LookupRequest, Scalars]:
+    """The lookup that a body asks for; raises InvalidRequest, RequestTooLarge."""
+    fields = as_object(body.value, _LOOKUP_FIELDS, "the body")
+    return read_fields(fields, lambda: body.exact, max_ids)
+
+
+def read_fields(fields: _Object, exact: Callable[[], Any], max_ids: int) -> tuple[LookupRequest, Scalars]:
+    """The lookup that an object's fields ask for; `exact` gives the same object with its integers as written."""
+    if ("ids" in fields) == ("tokens" in fields):
+        raise InvalidRequest("either ids or tokens must be given, and not both", field="ids")
+    scalars = read_scalars(fields, "weights" in fields)
+    batch = _ids(fields["ids"], exact, max_ids) if "ids" in fields else _tokens(fields["tokens"], max_ids)
+    mask = _mask(fields["mask"], batch.layout) if "mask" in fields else None
+    weights = _weights(fields["weights"], batch.layout) if "weights" in fields else None
+    return LookupRequest(batch, mask, weights, scalars.options), scalars
+
+
+def check_ids_limit(found: int, max_ids: int) -> None:
+    """Raises RequestTooLarge for more ids than a request may have."""
+    if found > max_ids:
+        raise RequestTooLarge("ids in the request", "EMBEDDING_MAX_IDS", max_ids, found)
+
+
+def _ids(value: object, exact: Callable[[], Any], max_ids: int) -> IdBatch:
+    flat, layout = flatten(value, "ids")
+    check_ids_limit(len(flat), max_ids)
+    kinds = set(map(type, flat))
+    if kinds - {int}:
+        if kinds != {int, float} and kinds != {float}:
+            raise _not_all(flat, layout, "ids", "an integer", (int, float))
+        flat, _ = flatten(exact()["ids"], "ids")
+        if set(map(type, flat)) - {int, LongInteger}:
+            raise _not_all(flat, layout, "ids", "an integer", (int, LongInteger))
+        return _wide_ids(flat, layout)
+    try:
+        return IdBatch(np.array(flat, dtype=np.int64), layout)
+    except OverflowError:
+        return _wide_ids(flat, layout)
+
+
+def _wide_ids(flat: list[int | LongInteger], layout: Layout) -> IdBatch:
+    low, high = -(1 << 63), (1 << 63) - 1
+    exact = {i: n for i, n in enumerate(flat) if isinstance(n, str) or not low <= n <= high}
+    return IdBatch(np.array([-1 if i in exact else n for i, n in enumerate(flat)], np.int64), layout, exact)
+
+
+def _tokens(value: object, max_ids: int) -> TokenBatch:
+    flat, layout = flatten(value, "tokens")
+    check_ids_limit(len(flat), max_ids)
+    if set(map(type, flat)) - {str}:
+        raise _not_all(flat, layout, "tokens", "a string", (str,))
+    return TokenBatch(flat, layout)
+
+
+def _mask(value: object, layout: Layout) -> MaskArray:
+    flat = _like_ids(value, layout, "mask")
+    if set(map(type, flat)) - {bool, int} or set(flat) - {0, 1}:
+        wrong = next(i for i, m in enumerate(flat) if type(m) not in (bool, int) or m not in (0, 1))
+        where = place("mask", layout.index(wrong))
+        raise InvalidRequest(f"{where} must be true, false, 1 or 0", field=where)
+    return np.array(flat, dtype=np.bool_)
+
+
+def _weights(value: object, layout: Layout) -> WeightArray:
+    flat = _like_ids(value, layout, "weights")
+    if set(map(type, flat)) - {int, float}:
+        raise _not_all(flat, layout, "weights", "a number", (int, float))
+    weights = np.array(flat, dtype=np.float64)
+    check_weights(weights, layout)
+    return weights
+
+
+def check_weights(weights: WeightArray, layout: Layout) -> None:
+    """Raises InvalidRequest that names the first weight which is negative or not finite."""
+    right = np.isfinite(weights) & (weights >= 0)
+    if not right.all():
+        where = place("weights", layout.index(int(np.argmin(right))))
+        raise InvalidRequest(f"{where} must be finite and not negative", field=where)
+
+
+def _like_ids(value: object, layout: Layout, name: str) -> list[Any]:
+    flat, own = flatten(value, name)
+    if own.shape != layout.shape or not np.array_equal(own.lengths(), layout.lengths()):
+        raise InvalidRequest(
+            f"{name} must have the shape of the ids, {_describe(layout)}, and has {_describe(own)}", field=name
+        )
+    return flat
+
+
+def _describe(layout: Layout) -> str:
+    if layout.ragged_lengths is None:
+        return str(list(layout.shape))
+    return f"rows of the lengths {layout.ragged_lengths[:20].tolist()}"
+
+
+def _not_all(flat: list[Any], layout: Layout, name: str, wanted: str, kinds: tuple[type, ...]) -> InvalidRequest:
+    position = next(i for i, element in enumerate(flat) if type(element) not in kinds)
+    where = place(name, layout.index(position))
+    return InvalidRequest(f"{where} must be {wanted}, not {json_type(flat[position])}", field=where)

@@ -1,0 +1,72 @@
+"""A table's history: every activation, and every deleted version so that no number is given twice. No files."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from service.manifest import describe
+
+
+class Activation(BaseModel):
+    """`version` took the place of `previous` (None: the first) at `time`; `by` says who and with what verb."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    version: Annotated[int, Field(ge=1)]
+    previous: Annotated[int, Field(ge=1)] | None
+    time: datetime
+    by: str
+
+
+class Deletion(BaseModel):
+    """Version `deleted` was removed at `time`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    deleted: Annotated[int, Field(ge=1)]
+    time: datetime
+    by: str
+
+
+Event = Activation | Deletion
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def parse(text: str) -> list[Event]:
+    """Reads one event per line; raises ValueError that names the line which is not one."""
+    return [_event(number, line) for number, line in enumerate(text.splitlines(), 1)]
+
+
+def _event(number: int, line: str) -> Event:
+    try:
+        return _EVENT.validate_json(line)
+    except ValidationError as error:
+        raise ValueError(f"line {number}: {describe(error)}") from None
+
+
+def dump(events: Sequence[Event]) -> str:
+    """One event per line, as `parse` reads them."""
+    return "".join(event.model_dump_json() + "\n" for event in events)
+
+
+def committed(events: Sequence[Event], active: int | None) -> list[Event]:
+    """`events` without a last activation that never came into force.
+
+    An activation is written down before it is committed; a crash between the two leaves a last line that
+    names another version than the active one.
+    """
+    last = next((event for event in reversed(events) if isinstance(event, Activation)), None)
+    return [event for event in events if event is not last or last.version == active]
+
+
+def before(events: Sequence[Event]) -> int | None:
+    """The version that was active before the last activation; None where there is none."""
+    return next((event.previous for event in reversed(events) if isinstance(event, Activation)), None)
+
+
+def highest(events: Sequence[Event]) -> int:
+    """The highest version number that the history names; 0 for an empty one."""
+    numbers = (event.version if isinstance(event, Activation) else event.deleted for event in events)
+    return max(numbers, default=0)

@@ -1,0 +1,50 @@
+"""A table on its way into the store: what an importer reads and `TableStore.publish` writes. A leaf."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from service.types import OovRule, RowArray
+
+
+@dataclass(frozen=True, slots=True)
+class RowBlock:
+    """Consecutive rows, float32 of shape (n, dim), and their tokens where the source has them."""
+
+    vectors: RowArray
+    tokens: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedTable:
+    """A table that is read block by block, once.
+
+    `blocks` yields exactly `num_embeddings` rows of `embedding_dim` numbers, all with tokens or all without.
+    `source` says where they come from and is kept in the manifest.
+    """
+
+    num_embeddings: int
+    embedding_dim: int
+    blocks: Iterable[RowBlock]
+    padding_id: int | None = None
+    unk_id: int | None = None
+    on_oov: OovRule = "error"
+    source: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+def first_non_finite(vectors: NDArray[np.floating]) -> tuple[int, int] | None:
+    """Row and column of the first NaN or infinity, None where there is neither."""
+    if np.isfinite(vectors).all():
+        return None
+    row, column = np.argwhere(~np.isfinite(vectors))[0].tolist()
+    return row, column
+
+
+def in_blocks(rows: NDArray[np.generic], block_bytes: int = 8 << 20) -> Iterator[NDArray[np.generic]]:
+    """`rows` cut into consecutive blocks of about this many bytes, at least one row each."""
+    step = max(1, block_bytes // max(1, rows.shape[1] * rows.itemsize))
+    for first in range(0, len(rows), step):
+        yield rows[first : first + step]

@@ -1,0 +1,32 @@
+"""From a version on disk to a table in memory. Slow and blocking by nature: never called on an event loop."""
+
+from service.backends import backend
+from service.errors import DamagedVersion
+from service.registry import LoadedTable
+from service.store import TableStore
+from service.table import EmbeddingTable
+from service.types import TableVersion
+from service.vocabulary import Vocabulary
+
+
+def load(store: TableStore, version: TableVersion, backend_name: str) -> LoadedTable:
+    """Checks and opens a version; its pages are in memory on return.
+
+    Raises TableNotFound, VersionNotFound, DamagedVersion.
+    """
+    folder = store.version(version)
+    manifest = folder.check()
+    tokens = folder.tokens()
+    try:
+        rows = backend(backend_name)(folder.vectors)
+    except (OSError, ValueError) as error:
+        raise DamagedVersion(version, f"{folder.vectors.name}: {error}") from error
+    table = EmbeddingTable(
+        identity=version,
+        backend=rows,
+        vocabulary=None if tokens is None else Vocabulary(tokens),
+        padding_id=manifest.padding_id,
+        unk_id=manifest.unk_id,
+        on_oov=manifest.on_oov,
+    )
+    return LoadedTable(table, manifest, backend_name)

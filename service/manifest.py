@@ -1,0 +1,68 @@
+"""What a version folder says of itself: `manifest.json`, checked when read. Where it lies is the store's business."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+
+from service.types import OovRule
+
+FORMAT: Final = 1
+"""The format of the store that this code writes; it reads this one only."""
+
+
+class FileRecord(BaseModel):
+    """The length and the SHA-256 (hexadecimal) of one file of the version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """A version's shape, dtype, special rows, default rule, checksums and origin."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal[1] = 1
+    num_embeddings: Annotated[int, Field(ge=1)]
+    embedding_dim: Annotated[int, Field(ge=1)]
+    dtype: Literal["float32"] = "float32"
+    padding_id: Annotated[int, Field(ge=0)] | None = None
+    unk_id: Annotated[int, Field(ge=0)] | None = None
+    on_oov: OovRule = "error"
+    files: dict[str, FileRecord]
+    source: dict[str, JsonValue] = Field(default_factory=dict)
+    created: datetime
+
+    @model_validator(mode="after")
+    def _special_rows_exist(self) -> Self:
+        for name, row in (("padding_id", self.padding_id), ("unk_id", self.unk_id)):
+            if row is not None and row >= self.num_embeddings:
+                raise ValueError(f"{name} {row} is not a row: the table has {self.num_embeddings}")
+        if self.on_oov == "unk" and self.unk_id is None:
+            raise ValueError("on_oov 'unk' needs an unk_id")
+        return self
+
+    def to_json(self) -> bytes:
+        """The file's content: indented JSON with a final newline."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Reads the file's content; raises ValueError that names every field that is wrong."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise ValueError(describe(error)) from None
+
+
+def describe(error: ValidationError) -> str:
+    """Pydantic's findings on one line: `field: what is wrong; field: …`."""
+    return "; ".join(_finding(finding["loc"], finding["msg"]) for finding in error.errors())
+
+
+def _finding(place: tuple[Any, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return f"{'.'.join(str(part) for part in place)}: {message}" if place else message

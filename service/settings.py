@@ -1,0 +1,49 @@
+"""Every setting, once: its name, default, meaning. The environment is read here and nowhere else."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, PositiveInt, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.backends import BACKENDS
+
+PREFIX: Final = "EMBEDDING_"
+
+
+class Settings(BaseSettings):
+    """What a server is told; a field `max_ids` is the setting `EMBEDDING_MAX_IDS` and the option `--max-ids`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    store: Annotated[Path, Field(description="Folder of the table store.")] = Path("model_store")
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
+    workers: Annotated[int, Field(ge=1, le=1024, description="Worker processes.")] = 1
+    backend: Annotated[str, Field(description="How rows are fetched.")] = "numpy"
+    admin_token: Annotated[
+        SecretStr | None, Field(description="Bearer token of the admin API; without one it is off.")
+    ] = None
+    max_body_bytes: Annotated[PositiveInt, Field(description="Largest request body, in bytes.")] = 16 << 20
+    max_ids: Annotated[PositiveInt, Field(description="Most ids or tokens in one request.")] = 262_144
+    max_response_bytes: Annotated[PositiveInt, Field(description="Largest answer, in bytes.")] = 256 << 20
+    keep_loaded: Annotated[int, Field(ge=0, description="Older versions kept open per table after their use.")] = 0
+    poll_seconds: Annotated[float, Field(gt=0, le=3600, description="Seconds between two looks at the store.")] = 0.5
+    drain_seconds: Annotated[
+        int, Field(ge=1, le=3600, description="Seconds that requests in flight get to finish at a stop.")
+    ] = 8
+    log_level: Annotated[str, Field(description="critical, error, warning, info or debug.")] = "info"
+
+    @field_validator("backend")
+    @classmethod
+    def _known_backend(cls, name: str) -> str:
+        if name not in BACKENDS:
+            raise ValueError(f"{name!r} is not a backend; there are: {', '.join(BACKENDS)}")
+        return name
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, name: str) -> str:
+        if name.lower() not in {"critical", "error", "warning", "info", "debug"}:
+            raise ValueError(f"{name!r} is not a log level")
+        return name.lower()

@@ -1,0 +1,170 @@
+"""The embedding table in memory, and the lookup: ids or tokens in, vectors and mask out. No files, no HTTP."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.backends import Backend
+from service.errors import NotRepresentable, NoUnknownRow, NoVocabulary, OutOfVocabulary
+from service.padding import Cells, pad, truncate
+from service.pooling import pool
+from service.types import (
+    DEFAULT_OPTIONS,
+    IdArray,
+    IdBatch,
+    LookupOptions,
+    LookupRequest,
+    LookupResult,
+    MaskArray,
+    OovRule,
+    RowArray,
+    TableVersion,
+    VectorArray,
+)
+from service.vocabulary import Vocabulary
+
+_Narrow = TypeVar("_Narrow", bound=np.floating[Any])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingTable:
+    """One version's rows, immutable, with Keras `Embedding` semantics. Safe to use from several threads.
+
+    `padding_id` is masked in every answer (Keras `mask_zero` is padding_id 0), `unk_id` is the row that the
+    rule `unk` gives, `on_oov` the rule for requests that name none.
+    """
+
+    identity: TableVersion
+    backend: Backend
+    vocabulary: Vocabulary | None = None
+    padding_id: int | None = None
+    unk_id: int | None = None
+    on_oov: OovRule = "error"
+
+    @property
+    def num_embeddings(self) -> int:
+        return self.backend.num_embeddings
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.backend.embedding_dim
+
+    @property
+    def dtype(self) -> str:
+        return self.backend.dtype
+
+    def result_shape(self, request: LookupRequest) -> tuple[int, ...]:
+        """The shape that the vectors of `lookup(request)` have, without looking anything up."""
+        options, shape, dim = request.options, request.batch.layout.shape, self.embedding_dim
+        if options.pooling != "none":
+            return (*shape[:-1], dim)
+        length = shape[-1] if options.length is None else options.length
+        return (*shape[:-1], length * dim) if options.flatten else (*shape[:-1], length, dim)
+
+    def lookup(self, request: LookupRequest) -> LookupResult:
+        """The vectors and the mask of `request`.
+
+        Raises OutOfVocabulary (under the rule `error`), NoVocabulary, NoUnknownRow, NotRepresentable, and
+        InvalidRequest for a sequence longer than the length asked for.
+        """
+        batch = request.batch
+        if request.options is DEFAULT_OPTIONS and request.mask is None and isinstance(batch, IdBatch):
+            layout = batch.layout
+            if layout.ragged_lengths is None and self._has_all(batch.values):
+                vectors = self.backend.gather(batch.values).reshape(*layout.shape, self.embedding_dim)
+                return LookupResult(vectors, self._derived_mask(batch.values).reshape(layout.shape))
+        cells = truncate(self._cells(request), request.options)
+        if request.options.pooling != "none":
+            pooled = pool(self.backend, cells, request.options.pooling)
+            return LookupResult(_finish(pooled, cells.layout.shape[:-1], request.options), None)
+        return self._unpooled(pad(cells, request.options, self.padding_id), request.options)
+
+    def _unpooled(self, cells: Cells, options: LookupOptions) -> LookupResult:
+        rows = self.backend.gather(cells.ids)
+        if cells.blank is not None:
+            rows[cells.blank] = 0.0
+        mask = np.ones(len(cells.ids), dtype=np.bool_) if cells.mask is None else cells.mask
+        if options.masked == "zero":
+            rows[~mask] = 0.0
+        shape = cells.layout.shape
+        return LookupResult(_finish(rows, shape, options), mask.reshape(shape))
+
+    def _has_all(self, ids: IdArray) -> bool:
+        # A negative id is a huge one when read as unsigned: one pass checks both ends.
+        return bool(np.maximum.reduce(ids.view(np.uint64), initial=0) < self.num_embeddings)
+
+    def _derived_mask(self, ids: IdArray) -> MaskArray:
+        if self.padding_id is None:
+            return np.ones(len(ids), dtype=np.bool_)
+        mask: MaskArray = ids != self.padding_id
+        return mask
+
+    def _cells(self, request: LookupRequest) -> Cells:
+        """Every position resolved to a row, a mask and a blank, under the rule for ids outside the table."""
+        ids = self._ids(request)
+        rule = request.options.on_oov or self.on_oov
+        if rule == "unk" and self.unk_id is None:
+            raise NoUnknownRow(f"on_oov 'unk' needs an unknown row, and {self.identity} has no unk_id", self.identity)
+        explicit = request.mask
+        mask = explicit if explicit is not None or self.padding_id is None else self._derived_mask(ids)
+        if self._has_all(ids):
+            return Cells(request.batch.layout, ids, mask, None, request.weights)
+        known = ids.view(np.uint64) < self.num_embeddings
+        if rule == "error":
+            raise self._out_of_vocabulary(request, ids, known)
+        if rule == "mask":
+            mask = known if mask is None else mask & known
+        substitute = self.unk_id if rule == "unk" and self.unk_id is not None else 0
+        blank = None if rule == "unk" else ~known
+        return Cells(request.batch.layout, np.where(known, ids, substitute), mask, blank, request.weights)
+
+    def _ids(self, request: LookupRequest) -> IdArray:
+        batch = request.batch
+        if isinstance(batch, IdBatch):
+            return batch.values
+        if self.vocabulary is None:
+            raise NoVocabulary(f"{self.identity} has no vocabulary; send ids", self.identity)
+        return self.vocabulary.ids(batch.values)
+
+    def _out_of_vocabulary(self, request: LookupRequest, ids: IdArray, known: MaskArray) -> OutOfVocabulary:
+        (outside,) = np.nonzero(~known)
+        batch = request.batch
+        errors: list[dict[str, object]] = []
+        for position in outside[: OutOfVocabulary.reported].tolist():
+            index = batch.layout.index(position)
+            if isinstance(batch, IdBatch):
+                errors.append({"index": index, "id": batch.exact.get(position, int(ids[position]))})
+            else:
+                errors.append({"index": index, "token": batch.values[position]})
+        return OutOfVocabulary(self.identity, self.num_embeddings, len(outside), errors)
+
+
+def _finish(rows: RowArray | NDArray[np.float64], shape: tuple[int, ...], options: LookupOptions) -> VectorArray:
+    """Normalises, flattens and converts, in this order; `shape` is that of the ids, or of the sequences."""
+    vectors = _narrowed(rows.reshape(*shape, rows.shape[1]), np.float32)
+    if options.normalize:
+        vectors = _normalized(vectors)
+    if options.flatten:
+        vectors = vectors.reshape(*shape[:-1], shape[-1] * rows.shape[1])
+    return vectors if options.dtype == "float32" else _narrowed(vectors, np.float16)
+
+
+def _normalized(vectors: RowArray) -> RowArray:
+    """Each vector over its L2 norm, in float64, where the square of no float32 overflows or vanishes."""
+    norms = np.sqrt(np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64))[..., np.newaxis]
+    unit = np.zeros_like(vectors)
+    np.divide(vectors, norms, out=unit, where=norms > 0, casting="same_kind")
+    return unit
+
+
+def _narrowed(values: NDArray[np.floating[Any]], dtype: type[_Narrow]) -> NDArray[_Narrow]:
+    """`values` as `dtype`; raises NotRepresentable where a finite value would become infinite."""
+    if values.dtype == dtype:
+        return cast("NDArray[_Narrow]", values)
+    with np.errstate(over="ignore"):
+        narrow = values.astype(dtype)
+    if not np.isfinite(narrow).all():
+        raise NotRepresentable(np.dtype(dtype).name, np.argwhere(~np.isfinite(narrow))[0].tolist())
+    return narrow

@@ -1,0 +1,15 @@
+from pathlib import Path
+
+import pytest
+
+from service.store import TableStore
+from tests.world import KERAS_ROWS, KERAS_TOKENS, Path_, publish, serving
+
+
+@pytest.mark.parametrize("path", ["front", "behind"])
+def test_a_server_answers_the_rows_of_a_published_table(tmp_path: Path, path: Path_) -> None:
+    publish(TableStore(tmp_path), "words", KERAS_ROWS, KERAS_TOKENS, padding_id=0)
+    with serving(tmp_path, path) as client:
+        answer = client.post("/v1/tables/words/lookup", json={"ids": [5, 1]})
+    assert answer.status_code == 200
+    assert answer.json()["vectors"] == [[0.7, 1.7], [0.1, 4.2]]

@@ -1,0 +1,95 @@
+"""Small real worlds for tests: a store with a table in it, and a server over it on a loopback port."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import numpy as np
+import uvicorn
+from numpy.typing import ArrayLike
+from starlette.types import ASGIApp
+
+from service.api.app import Service, create_service
+from service.imported import ImportedTable, RowBlock
+from service.metrics import Counters, SharedCounters
+from service.registry import TableRegistry
+from service.settings import Settings
+from service.store import TableStore
+from service.types import OovRule, RowArray, TableVersion
+from service.watcher import StoreWatcher
+
+Path_ = Literal["front", "behind"]
+
+# The 7 x 2 table of the Keras literature, with the words of "Hope to see you soon" / "Nice to see you again".
+KERAS_ROWS: RowArray = np.array(
+    [[1.2, 3.1], [0.1, 4.2], [1.0, 3.1], [0.3, 2.1], [2.2, 1.4], [0.7, 1.7], [4.1, 2.0]], dtype=np.float32
+)
+KERAS_TOKENS = ("hope", "to", "see", "you", "soon", "nice", "again")
+
+
+def imported(
+    rows: ArrayLike,
+    tokens: Sequence[str] | None = None,
+    *,
+    padding_id: int | None = None,
+    unk_id: int | None = None,
+    on_oov: OovRule = "error",
+) -> ImportedTable:
+    """A table on its way into a store, in one block."""
+    vectors = np.asarray(rows, dtype=np.float32)
+    return ImportedTable(vectors.shape[0], vectors.shape[1], [RowBlock(vectors, tokens)], padding_id, unk_id, on_oov)
+
+
+def publish(
+    store: TableStore,
+    name: str,
+    rows: ArrayLike,
+    tokens: Sequence[str] | None = None,
+    *,
+    padding_id: int | None = None,
+    unk_id: int | None = None,
+    on_oov: OovRule = "error",
+    activate: bool = True,
+) -> TableVersion:
+    """Publishes rows as a new version, active unless told otherwise."""
+    table = imported(rows, tokens, padding_id=padding_id, unk_id=unk_id, on_oov=on_oov)
+    return store.publish(name, table, activate=activate)
+
+
+def service_over(root: Path, **settings: object) -> tuple[Service, StoreWatcher]:
+    """The application over a store, with everything loaded that is active."""
+    chosen = Settings.model_validate({"store": root, **settings})
+    registry = TableRegistry()
+    watcher = StoreWatcher(TableStore(root), registry, keep_loaded=chosen.keep_loaded)
+    watcher.refresh()
+    return create_service(chosen, registry, watcher, Counters(SharedCounters(1), 0)), watcher
+
+
+@contextmanager
+def serving(root: Path, path: Path_ = "front", **settings: object) -> Iterator[httpx.Client]:
+    """A real uvicorn (uvloop, httptools) over a store, and a client of it.
+
+    `front` is what the service runs; `behind` is FastAPI alone, without the lookups in front of its router.
+    """
+    service, _ = service_over(root, **settings)
+    with listening(service.front if path == "front" else service.behind) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+@contextmanager
+def listening(app: ASGIApp) -> Iterator[str]:
+    """Runs an application on a free loopback port; gives its address."""
+    config = uvicorn.Config(app, port=0, loop="uvloop", http="httptools", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    socket = config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    thread.start()  # requests that come before the first accept wait in the socket's queue
+    try:
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        assert not thread.is_alive(), "the server did not stop"
