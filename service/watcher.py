@@ -46,11 +46,17 @@ class StoreWatcher:
 
     # Active versions
 
-    async def run(self) -> None:
-        """Follows the store until cancelled."""
+    async def run(self, first_look: asyncio.Event | None = None) -> None:
+        """Follows the store until cancelled; sets `first_look` after the first pass over it."""
         while True:
             await asyncio.get_running_loop().run_in_executor(self._disk, self._refresh_or_log)
+            if first_look is not None:
+                first_look.set()
             await asyncio.sleep(self._poll_seconds)
+
+    def close(self) -> None:
+        """Lets go of the thread; a version that is being loaded is not waited for."""
+        self._disk.shutdown(wait=False, cancel_futures=True)
 
     def _refresh_or_log(self) -> None:
         try:

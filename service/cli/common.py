@@ -1,0 +1,113 @@
+"""What commands share: the store option, JSON or words for the reader, exit codes."""
+
+import getpass
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Final, TypeAlias
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from service.errors import DamagedVersion, ServiceError
+from service.manifest import describe
+from service.settings import PREFIX, Settings
+from service.store import TableStore
+
+EXIT_CODES: Final[dict[int, str]] = {
+    0: "done",
+    1: "failed otherwise",
+    2: "wrong use or setting",
+    3: "no such table, version or label",
+    4: "the state of the store forbids it",
+    5: "a file or value cannot be taken",
+    6: "a version is damaged",
+    7: "the disk is full",
+}
+_BY_CODE: Final = {
+    "table_not_found": 3,
+    "version_not_found": 3,
+    "label_not_found": 3,
+    "conflict": 4,
+    "invalid_request": 5,
+    "insufficient_storage": 7,
+}
+
+StoreOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--store", help=rf"Folder of the table store.  \[setting: {PREFIX}STORE; default: model_store]"),
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+TableArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table.")]
+
+out = Console(soft_wrap=True, highlight=False)
+"""For results, on standard output."""
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+"""For progress and complaints, on standard error."""
+
+
+def one_of(choices: Iterable[str]) -> Callable[[str | None], str | None]:
+    """A check for an option: its value must be one of these names."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in choices:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}")
+        return value
+
+    return check
+
+
+def settings_from(**given: object) -> Settings:
+    """Settings from the environment and the options given; ends the command for a wrong one."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise typer.BadParameter(describe(error)) from None
+
+
+def store_at(path: Path | None) -> TableStore:
+    """The store of a command."""
+    return TableStore(settings_from(store=path).store)
+
+
+def who(verb: str) -> str:
+    """What the history says of the one who did it."""
+    try:
+        return f"{verb} by {getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user id without a name
+        return verb
+
+
+def print_json(content: object) -> None:
+    """`content` on standard output, as JSON."""
+    sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Rows for people. Numbers are right-aligned."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for position, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[position], int) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else "-" if cell is None else str(cell) for cell in row))
+    out.print(table, soft_wrap=False)
+
+
+def complain(error: Exception) -> None:
+    """One error on standard error."""
+    err.print(f"[bold red]error:[/] {_plain(str(error))}")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def exit_code(error: Exception) -> int:
+    """What a command ends with after `error`."""
+    if isinstance(error, DamagedVersion):
+        return 6
+    return _BY_CODE.get(error.code, 1) if isinstance(error, ServiceError) else 1

@@ -1,0 +1,92 @@
+"""`export`: the rows of a version as a file for other programs."""
+
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from safetensors.numpy import save_file
+
+from service import npyfile
+from service.cli.common import JsonOption, StoreOption, TableArgument, one_of, out, print_json, store_at
+from service.errors import Conflict
+from service.types import TableVersion
+from service.version import VersionFolder
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command(name="export")(export)
+
+
+def export(
+    table: TableArgument,
+    format_: Annotated[
+        str,
+        typer.Option("--format", callback=one_of(("npy", "safetensors")), metavar="FORMAT", help="npy or safetensors."),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="The file to write.")],
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="Which version; the active one without it.")
+    ] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option("--vocabulary", metavar="FILE", help="Write the tokens too, one per line.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Writes a version's rows to a file, after checking every byte of it, and optionally its vocabulary."""
+    opened = store_at(store)
+    chosen = opened.active_version(table) if version is None else version
+    if chosen is None:
+        opened.versions(table)  # a table that is not there is a better reason
+        raise Conflict(f"table {table!r} has no active version; name one with --version")
+    opened.verify(TableVersion(table, chosen))
+    folder = opened.version(TableVersion(table, chosen))
+    if vocabulary is not None:
+        _write(vocabulary, force, lambda path: _write_tokens(folder, path))
+    _write(output, force, lambda path: _WRITERS[format_](folder, path))
+    if json:
+        print_json({"table": table, "version": chosen, "format": format_, "output": str(output)})
+    else:
+        out.print(f"{folder.table} is in {output} ({output.stat().st_size:,} bytes)")
+
+
+def _write(path: Path, force: bool, writer: Callable[[Path], None]) -> None:
+    if path.exists() and not force:
+        raise Conflict(f"{path} is there already; --force overwrites it")
+    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        writer(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write_npy(folder: VersionFolder, path: Path) -> None:
+    shutil.copyfile(folder.vectors, path)
+
+
+def _write_safetensors(folder: VersionFolder, path: Path) -> None:
+    _, rows = npyfile.map_rows(folder.vectors)
+    metadata = {"table": folder.table.name, "version": str(folder.table.version)}
+    save_file({"embedding.weight": rows}, path, metadata)
+
+
+def _write_tokens(folder: VersionFolder, path: Path) -> None:
+    tokens = folder.tokens()
+    if tokens is None:
+        raise Conflict(f"{folder.table} has no vocabulary")
+    broken = [token for token in tokens if "\n" in token or "\r" in token]
+    if broken:
+        raise Conflict(f"the token {broken[0]!r} cannot stand on one line")
+    path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+
+
+_WRITERS: Final[dict[str, Callable[[VersionFolder, Path], None]]] = {
+    "npy": _write_npy,
+    "safetensors": _write_safetensors,
+}

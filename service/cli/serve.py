@@ -1,0 +1,46 @@
+"""`serve`: every setting as an option, and the supervisor."""
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.common import settings_from
+from service.settings import Settings
+
+_NOT_ON_THE_COMMAND_LINE = frozenset({"admin_token"})  # other users see the arguments of a process
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    serve.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]
+    app.command(name="serve")(serve)
+
+
+def serve(**given: object) -> None:
+    """Serves the tables of the store over HTTP until Ctrl-C or SIGTERM, which let requests in flight finish.
+
+    Every option is also a setting: --max-ids is EMBEDDING_MAX_IDS. The token of the admin API is a setting only
+    (EMBEDDING_ADMIN_TOKEN), because the arguments of a process are visible to others.
+    """
+    from service.server.supervisor import supervise  # noqa: PLC0415  (other commands need no server)
+
+    supervise(settings_from(**given))
+
+
+def _parameters() -> list[inspect.Parameter]:
+    fields = {name: field for name, field in Settings.model_fields.items() if name not in _NOT_ON_THE_COMMAND_LINE}
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=_option(name, field.annotation, f"{field.description}  [default: {field.default}]"),
+        )
+        for name, field in fields.items()
+    ]
+
+
+def _option(name: str, kind: Any, text: str) -> Any:  # noqa: ANN401  (annotations are values here)
+    option = typer.Option(f"--{name.replace('_', '-')}", help=text.replace("[default", r"\[default"))
+    return Annotated[kind | None, option]

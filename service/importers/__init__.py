@@ -1,0 +1,39 @@
+"""Foreign files into tables. One file per format, joined through `IMPORTERS`; imported when used."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Final, TypeAlias, cast
+
+from service.errors import ImportFormatError
+from service.imported import ImportedTable
+from service.importers.detection import detect
+from service.importers.options import ImportOptions
+
+Importer: TypeAlias = Callable[[Path, ImportOptions], ImportedTable]
+"""Reads the head of a file and gives a table whose blocks read the rest.
+
+Raises ImportFormatError that names file, place and reason; so do the blocks.
+"""
+
+IMPORTERS: Final[dict[str, str]] = {
+    "npy": "service.importers.npy:read",
+    "npz": "service.importers.npz:read",
+    "safetensors": "service.importers.safetensors:read",
+    "glove": "service.importers.glove:read",
+    "word2vec": "service.importers.word2vec:read",
+}
+
+
+def importer(name: str) -> Importer:
+    """The importer of this format; raises KeyError for a name that is not in `IMPORTERS`."""
+    module, _, function = IMPORTERS[name].partition(":")
+    return cast("Importer", getattr(import_module(module), function))
+
+
+def read(path: Path, options: ImportOptions, name: str | None = None) -> tuple[str, ImportedTable]:
+    """The format (detected where `name` is None) and the table in `path`; raises ImportFormatError."""
+    if not path.is_file():
+        raise ImportFormatError(str(path), "there is no such file")
+    found = name or detect(path)
+    return found, importer(found)(path, options)

@@ -1,0 +1,76 @@
+"""numpy's `.npz`: a zip of arrays. Rows are inflated block by block, so that no claim of a size is believed."""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+import numpy as np
+
+from service import npyfile
+from service.errors import ImportFormatError
+from service.imported import ImportedTable
+from service.importers.candidates import choose
+from service.importers.matrix import AnyArray, Matrix, table_of
+from service.importers.options import ImportOptions
+from service.npyfile import NpyHeader
+
+_HEAD: Final = 16 << 10  # bytes; more than a header may have
+
+
+def read(path: Path, options: ImportOptions) -> ImportedTable:
+    """The table in a `.npz` file; with several matrices the one that `options.tensor` names."""
+    with _open(path) as archive:
+        found = [_matrix(path, archive, info) for info in archive.infolist() if not info.is_dir()]
+    return table_of(path, choose(path, found, options.tensor), options)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, RuntimeError) as error:
+        raise ImportFormatError(str(path), f"the archive cannot be read: {error}") from None
+
+
+def _matrix(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Matrix:
+    name = info.filename.removesuffix(".npy")
+    with archive.open(info) as member:
+        try:
+            header = npyfile.read_header(io.BytesIO(member.read(_HEAD)))
+        except ValueError as error:
+            raise ImportFormatError(str(path), str(error), f"member {info.filename!r}") from None
+    return Matrix(header.shape, header.dtype, partial(_slices, path, info, header), name)
+
+
+def _slices(path: Path, info: zipfile.ZipInfo, header: NpyHeader, step: int) -> Iterator[AnyArray]:
+    with _open(path) as archive, archive.open(info) as member:
+        file = cast("BinaryIO", member)
+        file.read(header.offset)
+        if header.fortran_order:
+            columns = _read(path, info, file, (header.shape[1], header.shape[0]), header)
+            whole = columns.T
+            yield from (whole[first : first + step] for first in range(0, len(whole), step))
+        else:
+            for first in range(0, header.shape[0], step):
+                shape = (min(step, header.shape[0] - first), header.shape[1])
+                yield _read(path, info, file, shape, header)
+        if file.read(1):
+            raise ImportFormatError(str(path), "there are bytes behind the array", f"member {info.filename!r}")
+
+
+def _read(path: Path, info: zipfile.ZipInfo, file: BinaryIO, shape: tuple[int, int], header: NpyHeader) -> AnyArray:
+    wanted = shape[0] * shape[1] * header.dtype.itemsize
+    if wanted > info.file_size:
+        raise ImportFormatError(
+            str(path), f"the array {list(header.shape)} does not fit into the member", f"member {info.filename!r}"
+        )
+    data = file.read(wanted)
+    if len(data) != wanted:
+        raise ImportFormatError(str(path), "the array ends too early", f"member {info.filename!r}")
+    return np.frombuffer(data, dtype=header.dtype).reshape(shape)

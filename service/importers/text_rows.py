@@ -1,0 +1,174 @@
+"""Lines of a token and its numbers, many at a time. Shared by the text formats; what a line must be is theirs.
+
+The file is read in chunks of whole lines. A chunk in which every line has one space per number, as nearly all
+have, is parsed by one call; other lines are taken apart one by one, and there a wrong one is found and named.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+from pydantic import JsonValue
+
+from service.errors import ImportFormatError
+from service.imported import ImportedTable, RowBlock, first_non_finite
+from service.importers.options import ImportOptions
+from service.importers.vocabulary import with_vocabulary
+from service.types import RowArray
+
+_CHUNK: Final = 4 << 20  # bytes
+_LONGEST_LINE: Final = 16 << 20  # bytes; 2**20 numbers of 16 characters
+
+
+@dataclass(frozen=True, slots=True)
+class TextRows:
+    """Where rows begin in a file and what they have: `dim` numbers behind each token, `rows` lines to read."""
+
+    path: Path
+    dim: int
+    rows: int
+    first_line: int
+    """Number of the first row's line, counted from 1."""
+
+
+def count_lines(path: Path) -> int:
+    """Lines of the file, blank ones at its end left out."""
+    counted = pending = 0  # line ends before the last character that is not blank, and behind it
+    blank = True
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            text = chunk.rstrip(b"\r\n\t ")
+            ends = chunk.count(b"\n", len(text))
+            if text:
+                counted += pending + chunk.count(b"\n", 0, len(text))
+                blank, pending = False, ends
+            else:
+                pending += ends
+    return 0 if blank else counted + 1
+
+
+def first_line(path: Path) -> bytes:
+    """The first line without its end; raises ImportFormatError if it does not end in reasonable time."""
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE + 1)
+    if len(line) > _LONGEST_LINE:
+        raise _endless(path, 1)
+    return line.rstrip(b"\r\n")
+
+
+def text_table(path: Path, dim: int, rows_in_file: int, first: int, options: ImportOptions) -> ImportedTable:
+    """The table in the lines from number `first` on; raises ImportFormatError for options that do not fit."""
+    if options.transpose or options.tensor is not None:
+        option = "--transpose" if options.transpose else "--tensor"
+        raise ImportFormatError(str(path), f"{option} has no meaning for text: its rows are its lines")
+    rows = rows_in_file if options.rows is None else options.rows
+    if rows > rows_in_file:
+        raise ImportFormatError(str(path), f"{rows} rows were asked for, there are {rows_in_file}")
+    source: dict[str, JsonValue] = {"file": path.name}
+    if rows < rows_in_file:
+        source["rows"] = f"the first {rows} of {rows_in_file}"
+    table = ImportedTable(rows, dim, read_rows(TextRows(path, dim, rows, first)), source=source)
+    return with_vocabulary(table, options.vocabulary, rows_in_file)
+
+
+def read_rows(source: TextRows) -> Iterator[RowBlock]:
+    """The rows with their tokens; raises ImportFormatError that names the line."""
+    line = source.first_line
+    left = source.rows
+    with source.path.open("rb") as file:
+        for _ in range(source.first_line - 1):
+            file.readline()
+        for lines in _chunks(source.path, file, line):
+            taken = lines[:left]
+            yield _parse(source, taken, line)
+            line += len(taken)
+            left -= len(taken)
+            if left == 0:
+                return
+    raise ImportFormatError(str(source.path), f"the file ends {left} rows too early", f"line {line}")
+
+
+def _chunks(path: Path, file: BinaryIO, line: int) -> Iterator[list[bytes]]:
+    carried = b""
+    while chunk := file.read(_CHUNK):
+        head, newline, tail = chunk.rpartition(b"\n")
+        if not newline:
+            carried += tail
+            if len(carried) > _LONGEST_LINE:
+                raise _endless(path, line)
+            continue
+        lines = (carried + head).split(b"\n")
+        carried = tail
+        line += len(lines)
+        yield lines
+    if carried:
+        yield [carried]
+
+
+def _parse(source: TextRows, lines: list[bytes], first: int) -> RowBlock:
+    stripped = [line.rstrip() for line in lines]
+    parts = [line.partition(b" ") for line in stripped]
+    if any(line.count(b" ") != source.dim for line in stripped):
+        parts = [_take_apart(source, line, first + i) for i, line in enumerate(stripped)]
+    vectors = _numbers(b" ".join(part[2] for part in parts), len(lines) * source.dim)
+    if vectors is None:
+        raise _not_numbers(source, parts, first)
+    vectors = vectors.reshape(len(lines), source.dim)
+    bad = first_non_finite(vectors)
+    if bad is not None:
+        text = parts[bad[0]][2].split()[bad[1]].decode("utf-8", "replace")
+        place = f"line {first + bad[0]}, number {bad[1] + 1}"
+        raise ImportFormatError(str(source.path), f"{text} is not a finite float32 number", place)
+    return RowBlock(vectors, _tokens(source, [part[0] for part in parts], first))
+
+
+def _take_apart(source: TextRows, line: bytes, number: int) -> tuple[bytes, bytes, bytes]:
+    """A line with spaces in its token, or with other white space between its numbers."""
+    fields = line.rsplit(None, source.dim)
+    if len(fields) != source.dim + 1:
+        found = max(0, len(fields) - 1)
+        raise ImportFormatError(
+            str(source.path), f"there are {found} numbers behind the token, not {source.dim}", f"line {number}"
+        )
+    return fields[0], b" ", b" ".join(fields[1:])
+
+
+def _numbers(text: bytes, count: int) -> RowArray | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # numpy's word for text that is not a number
+        try:
+            with np.errstate(over="ignore"):
+                vectors: RowArray = np.fromstring(text, dtype=np.float32, sep=" ")
+        except (DeprecationWarning, ValueError):
+            return None
+    return vectors if len(vectors) == count else None
+
+
+def _not_numbers(source: TextRows, parts: list[tuple[bytes, bytes, bytes]], first: int) -> ImportFormatError:
+    for number, part in enumerate(parts, first):
+        for position, field in enumerate(part[2].split(), 1):
+            if _numbers(field, 1) is None:
+                text = field[:60].decode("utf-8", "replace")
+                place = f"line {number}, number {position}"
+                return ImportFormatError(str(source.path), f"{text!r} is not a number", place)
+    return ImportFormatError(str(source.path), "a line is not a token and its numbers", f"after line {first - 1}")
+
+
+def _tokens(source: TextRows, tokens: list[bytes], first: int) -> list[str]:
+    try:
+        return b"\n".join(tokens).decode().split("\n")
+    except UnicodeDecodeError:
+        for number, token in enumerate(tokens, first):
+            try:
+                token.decode()
+            except UnicodeDecodeError as error:
+                reason = f"the token is not UTF-8: {error.reason}"
+                raise ImportFormatError(str(source.path), reason, f"line {number}") from None
+        raise
+
+
+def _endless(path: Path, line: int) -> ImportFormatError:
+    return ImportFormatError(str(path), f"a line has more than {_LONGEST_LINE >> 20} MiB", f"line {line}")
