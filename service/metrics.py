@@ -42,7 +42,11 @@ class Counters:
 
     def __init__(self, shared: SharedCounters, worker: int) -> None:
         self.shared = shared
-        self._region = shared.region(worker)
+        self.move_to(worker)
+
+    def move_to(self, worker: int) -> None:
+        """Counts in the region of this worker from now on: what a process does once it has been forked."""
+        self._region = self.shared.region(worker)
         self._values = self._region.cast("d")
         self._slots = {key: slot for slot, (key, _) in enumerate(_records(self._region))}
 

@@ -15,10 +15,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.metrics import Counters, SharedCounters
 from service.server.control import Channel
 from service.server.listening import address_of, bind
-from service.server.worker import run_worker
+from service.server.worker import prepare, run_worker
 from service.settings import Settings
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -49,7 +48,7 @@ class Supervisor:
         listeners = bind(settings.host, settings.port, settings.workers)
         self._url = address_of(listeners[0])
         self._workers = [_Worker(number, listener) for number, listener in enumerate(listeners)]
-        self._shared = SharedCounters(settings.workers)
+        self._prepared = prepare(settings)
         self._selector = selectors.DefaultSelector()
         self._stops = 0
         self._announced = False
@@ -104,7 +103,7 @@ class Supervisor:
                     other.channel.close()
                 if other is not worker:
                     other.listener.close()
-            run_worker(self._settings, worker.listener, channel, Counters(self._shared, worker.number))
+            run_worker(self._prepared, worker.number, worker.listener, channel)
             code = 0
         except BaseException:  # noqa: BLE001  (the child must not run on into the supervisor's code)
             _log.critical("worker %d fell over", worker.number, exc_info=True)

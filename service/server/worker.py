@@ -6,13 +6,15 @@ import signal
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import uvicorn
 import uvloop
 
 from service.api.app import create_service
-from service.metrics import Counters
+from service.api.front import Front
+from service.metrics import Counters, SharedCounters
 from service.registry import TableRegistry
 from service.server.control import Channel, Message
 from service.settings import Settings
@@ -44,15 +46,18 @@ class WorkerServer(uvicorn.Server):
         self.should_exit = True
 
 
-def run_worker(settings: Settings, listener: socket.socket, channel: Channel, counters: Counters) -> None:
-    """Serves until SIGTERM, or until the supervisor is gone."""
-    # Ctrl-C reaches the whole process group; the supervisor alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, listener, channel, counters))
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that workers have in common, made before they are forked: 10 MB that they share, not one each."""
+
+    settings: Settings
+    watcher: StoreWatcher
+    counters: Counters
+    front: Front
 
 
-async def _serve(settings: Settings, listener: socket.socket, channel: Channel, counters: Counters) -> None:
+def prepare(settings: Settings) -> Prepared:
+    """Builds the application. No table is opened and no thread is started yet."""
     registry = TableRegistry()
     watcher = StoreWatcher(
         TableStore(settings.store),
@@ -61,19 +66,32 @@ async def _serve(settings: Settings, listener: socket.socket, channel: Channel, 
         poll_seconds=settings.poll_seconds,
         keep_loaded=settings.keep_loaded,
     )
-    service = create_service(settings, registry, watcher, counters)
-    server = WorkerServer(_config(settings, service.front), lambda: channel.send(Message("ready")))
+    counters = Counters(SharedCounters(settings.workers), 0)
+    return Prepared(settings, watcher, counters, create_service(settings, registry, watcher, counters).front)
+
+
+def run_worker(prepared: Prepared, number: int, listener: socket.socket, channel: Channel) -> None:
+    """Serves until SIGTERM, or until the supervisor is gone."""
+    prepared.counters.move_to(number)
+    # Ctrl-C reaches the whole process group; the supervisor alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(prepared, listener, channel))
+
+
+async def _serve(prepared: Prepared, listener: socket.socket, channel: Channel) -> None:
+    server = WorkerServer(_config(prepared), lambda: channel.send(Message("ready")))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, server.stop)
     loop.add_reader(channel.fileno(), _on_message, channel, server)
     first_look = asyncio.Event()
-    watching = loop.create_task(watcher.run(first_look))
+    watching = loop.create_task(prepared.watcher.run(first_look))
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(first_look.wait(), _PATIENCE)
     if not server.should_exit:
         await server.serve([listener])
     watching.cancel()
-    watcher.close()
+    prepared.watcher.close()
 
 
 def _on_message(channel: Channel, server: WorkerServer) -> None:
@@ -82,9 +100,9 @@ def _on_message(channel: Channel, server: WorkerServer) -> None:
         server.stop()
 
 
-def _config(settings: Settings, app: object) -> uvicorn.Config:
+def _config(prepared: Prepared) -> uvicorn.Config:
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # ASGI's types are spelled differently everywhere
+        prepared.front,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -93,5 +111,5 @@ def _config(settings: Settings, app: object) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=settings.drain_seconds,
+        timeout_graceful_shutdown=prepared.settings.drain_seconds,
     )

@@ -1,0 +1,1 @@
+"""Scripts that load a real server and print figures; the tests run short forms of them."""

@@ -1,0 +1,93 @@
+"""A real server process on a free loopback port, for scripts that measure and tests that kill."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_ADDRESS = re.compile(r"at (http://\S+) with")
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server: its address, its supervisor's process, the file with its log."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers that are alive."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split() if not _is_zombie(int(pid))]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
+        """Signals the supervisor and waits for it; gives its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+
+@contextmanager
+def running(store: Path, *options: str) -> Iterator[Running]:
+    """Starts `serve` over a store; yields once every worker accepts, and kills what is left at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        command = [sys.executable, "-m", "service", "serve", "--store", str(store), "--port", "0", *options]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("EMBEDDING_")}
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+        try:
+            yield Running(_address(process, log), process, log)
+        finally:
+            _kill_group(process)
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    def announced() -> str | None:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()}")
+        found = _ADDRESS.search(log.read_text())
+        return found and found.group(1)
+
+    return until(announced, _START_SECONDS)
+
+
+def until(condition: Callable[[], _T | None], seconds: float = 10.0) -> _T:
+    """The first result of `condition` that is true; raises TimeoutError after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.01)
+    raise TimeoutError(f"{condition} was not true within {seconds} s")
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def pss_bytes(pid: int) -> int:
+    """The proportional set size of a process: its own pages, and its share of those it has in common."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB$", text, re.MULTILINE)
+    assert found is not None
+    return int(found.group(1)) * 1024

@@ -1,0 +1,63 @@
+import socket
+
+import pytest
+
+from service.errors import Conflict
+from service.server.listening import address_of, bind
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_all_sockets_listen_on_one_address(workers: int) -> None:
+    listeners = bind("127.0.0.1", 0, workers)
+    try:
+        assert len(listeners) == workers
+        assert len({address_of(listener) for listener in listeners}) == 1
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1), (2, 2), (1, 2), (2, 1)])
+def test_an_address_is_taken_once(first: int, second: int) -> None:
+    listeners = bind("127.0.0.1", 0, first)
+    try:
+        port = listeners[0].getsockname()[1]
+        with pytest.raises(Conflict, match=f"port {port} is in use"):
+            bind("127.0.0.1", port, second)
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def test_connections_are_spread_over_the_sockets() -> None:
+    listeners = bind("127.0.0.1", 0, 4)
+    address = listeners[0].getsockname()
+    clients = [socket.create_connection(address) for _ in range(256)]
+    try:
+        shares = [_accept_all(listener) for listener in listeners]
+        assert sum(shares) == 256
+        assert min(shares) > 0
+    finally:
+        for open_socket in (*clients, *listeners):
+            open_socket.close()
+
+
+def _accept_all(listener: socket.socket) -> int:
+    accepted = 0
+    while True:
+        try:
+            listener.accept()[0].close()
+        except BlockingIOError:
+            return accepted
+        accepted += 1
+
+
+def test_an_ipv6_address_is_written_as_clients_write_it() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        (listener,) = bind("::1", 0, 1)
+    except OSError:
+        pytest.skip("no IPv6 loopback here")
+    with listener:
+        assert address_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"

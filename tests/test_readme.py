@@ -1,0 +1,49 @@
+"""The README is true: its commands run and print what it shows, and it names everything there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.api.errors import KINDS
+from service.cli.app import app
+from service.importers import IMPORTERS
+from service.settings import PREFIX, Settings
+from tests.readme import README, blocks, run_all, unchanging
+from tests.world import service_over
+
+TEXT = README.read_text()
+
+
+def test_every_command_prints_what_the_page_shows(tmp_path: Path) -> None:
+    shown = blocks(TEXT)
+    assert sum(map(len, shown)) > 10
+    for was, now in zip(shown, run_all(shown, tmp_path), strict=True):
+        assert unchanging("".join(map(str, now))) == unchanging("".join(map(str, was)))
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_named_with_its_default(name: str) -> None:
+    assert f"`{PREFIX}{name.upper()}`" in TEXT
+
+
+@pytest.mark.parametrize("name", [str(command.name) for command in app.registered_commands])
+def test_every_command_is_named(name: str) -> None:
+    assert re.search(rf"`embedding-service {name}\b|`{name} ", TEXT)
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_every_format_is_named(name: str) -> None:
+    assert f"| `{name}` |" in TEXT
+
+
+def test_every_route_is_named(tmp_path: Path) -> None:
+    service, _ = service_over(tmp_path)
+    for path in service.behind.openapi()["paths"]:
+        assert path.replace("{version}", "{n}") in TEXT, path
+
+
+def test_every_code_that_this_release_answers_is_named() -> None:
+    later = {"unauthorized", "forbidden", "conflict", "overloaded", "timeout", "insufficient_storage"}
+    for code in KINDS.keys() - later:
+        assert f"`{code}`" in TEXT, code
