@@ -61,7 +61,7 @@ class StoreWatcher:
     def _refresh_or_log(self) -> None:
         try:
             self.refresh()
-        except OSError:  # the store's folder is out of reach for now: what is loaded serves on
+        except Exception:  # whatever happens to the store: what is loaded serves on, and the next look may succeed
             _log.exception("the store cannot be read")
 
     def refresh(self) -> None:
@@ -97,8 +97,9 @@ class StoreWatcher:
             self.registry.swap(Entry(entry.name, version.version, TableState.LOADING))
         try:
             loaded = self._load(version)
-        except (ServiceError, OSError) as error:
-            _log.error("%s cannot be loaded: %s", version, error)
+        except Exception as error:  # noqa: BLE001  (one table must never take the others with it)
+            expected = isinstance(error, ServiceError | OSError)
+            _log.error("%s cannot be loaded: %s", version, error, exc_info=None if expected else error)
             self._retry_at[version] = time.monotonic() + _RETRY_SECONDS
             self.registry.swap(failed(entry, version.version, str(error)))
         else:

@@ -4,7 +4,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-import polars
+import polars as pl
 
 
 def glove_rows() -> Path:
@@ -14,7 +14,7 @@ def glove_rows() -> Path:
 
 def glove_words() -> list[str]:
     """The word of every row, most frequent first."""
-    index = polars.read_parquet(glove_rows().with_name("glove_6B_index.parquet"))
+    index = pl.read_parquet(glove_rows().with_name("glove_6B_index.parquet"))
     return index["index"].to_list()
 
 
