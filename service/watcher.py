@@ -61,7 +61,7 @@ class StoreWatcher:
     def _refresh_or_log(self) -> None:
         try:
             self.refresh()
-        except Exception:  # whatever happens to the store: what is loaded serves on, and the next look may succeed
+        except Exception:  # noqa: BLE001  (what is loaded serves on, and the next look may succeed)
             _log.exception("the store cannot be read")
 
     def refresh(self) -> None:
