@@ -1,12 +1,19 @@
 """A table's history: every activation, and every deleted version so that no number is given twice. No files."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.manifest import describe
+
+
+def _writable(name: object) -> object:
+    """Names of users may hold bytes that are no UTF-8, which Python reads as lone surrogates."""
+    return name.encode("utf-8", "replace").decode() if isinstance(name, str) else name
+
+
+_Name = Annotated[str, BeforeValidator(_writable)]
 
 
 class Activation(BaseModel):
@@ -16,8 +23,8 @@ class Activation(BaseModel):
 
     version: Annotated[int, Field(ge=1)]
     previous: Annotated[int, Field(ge=1)] | None
-    time: datetime
-    by: str
+    time: AwareDatetime
+    by: _Name
 
 
 class Deletion(BaseModel):
@@ -26,8 +33,8 @@ class Deletion(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     deleted: Annotated[int, Field(ge=1)]
-    time: datetime
-    by: str
+    time: AwareDatetime
+    by: _Name
 
 
 Event = Activation | Deletion
@@ -36,7 +43,9 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 def parse(text: str) -> list[Event]:
     """Reads one event per line; raises ValueError that names the line which is not one."""
-    return [_event(number, line) for number, line in enumerate(text.splitlines(), 1)]
+    # Not splitlines: `by` may hold what Unicode takes for a line end.
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return [_event(number, line) for number, line in enumerate(lines, 1)]
 
 
 def _event(number: int, line: str) -> Event:

@@ -1,9 +1,17 @@
 """What a version folder says of itself: `manifest.json`, checked when read. Where it lies is the store's business."""
 
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from service.types import OovRule
 
@@ -34,7 +42,7 @@ class Manifest(BaseModel):
     on_oov: OovRule = "error"
     files: dict[str, FileRecord]
     source: dict[str, JsonValue] = Field(default_factory=dict)
-    created: datetime
+    created: AwareDatetime
 
     @model_validator(mode="after")
     def _special_rows_exist(self) -> Self:

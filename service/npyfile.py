@@ -4,9 +4,13 @@ No pickle is ever loaded: a header is parsed by numpy's own safe reader, and obj
 """
 
 import io
+import lzma
 import math
 import mmap
 import os
+import tokenize
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
@@ -19,6 +23,28 @@ from service.types import RowArray
 
 MAGIC: Final = b"\x93NUMPY"
 _HEADER_LIMIT: Final = 10_000  # bytes; numpy's own bound for a header from an untrusted source
+_HEADER_ERRORS: Final = (
+    ValueError,
+    SyntaxError,
+    TypeError,
+    IndexError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+    tokenize.TokenError,
+)
+ARCHIVE_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,  # zipfile's word for an encrypted member
+    ValueError,
+)
+"""What reading a damaged zip may raise."""
 AnyArray: TypeAlias = NDArray[Any]
 
 
@@ -45,11 +71,11 @@ def read_header(file: BinaryIO) -> NpyHeader:
         raise ValueError(f"npy format version {version[0]}.{version[1]} is not supported")
     try:
         shape, fortran_order, dtype = readers[version](file, max_header_size=_HEADER_LIMIT)
-    except (SyntaxError, TypeError, RecursionError, MemoryError, OverflowError) as error:
-        raise ValueError(f"the npy header cannot be read: {error}") from None
+    except _HEADER_ERRORS:  # numpy's text may quote the header's code with addresses of objects in it
+        raise ValueError("the npy header cannot be read") from None
     if dtype.hasobject:
         raise ValueError("the array holds pickled Python objects, which are never loaded")
-    if any(n < 0 for n in shape):
+    if any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"the npy header has the impossible shape {shape}")
     return NpyHeader(shape, fortran_order, dtype, file.tell())
 

@@ -17,6 +17,7 @@ from service import durable, history
 from service.errors import (
     Conflict,
     InsufficientStorage,
+    InvalidRequest,
     InvalidTable,
     LabelNotFound,
     TableNotFound,
@@ -85,20 +86,13 @@ class TableStore:
 
     def active_version(self, table: str) -> int | None:
         """The version in force, None before the first activation; raises TableNotFound, Conflict."""
-        text = self._read(table, _CURRENT)
-        if text is None:
-            return None
-        if not _VERSION_NAME.fullmatch(text.removesuffix("\n")):
-            raise Conflict(f"{_CURRENT} of table {table!r} holds {text[:40]!r} instead of a version")
-        return int(text)
+        self.versions(table)
+        return self._active(table)
 
     def labels(self, table: str) -> dict[str, int]:
         """Label to version; raises TableNotFound, Conflict."""
-        text = self._read(table, _LABELS)
-        try:
-            return {} if text is None else parse_labels(text)
-        except ValueError as error:
-            raise Conflict(f"{_LABELS} of table {table!r} is damaged: {error}") from None
+        self.versions(table)
+        return self._labels(table)
 
     def labelled(self, table: str, label: str) -> TableVersion:
         """The version that `label` names; raises TableNotFound, LabelNotFound."""
@@ -108,13 +102,14 @@ class TableStore:
         return TableVersion(table, labels[label])
 
     def history(self, table: str) -> list[Event]:
-        """Every activation that came into force and every deletion, oldest first; raises TableNotFound, Conflict."""
-        text = self._read(table, _HISTORY)
-        try:
-            events = [] if text is None else history.parse(text)
-        except ValueError as error:
-            raise Conflict(f"{_HISTORY} of table {table!r} is damaged: {error}") from None
-        return history.committed(events, self.active_version(table))
+        """Every activation that came into force and every deletion, oldest first; raises TableNotFound, Conflict.
+
+        A table of which every version was deleted still has one.
+        """
+        events = self._events(table)
+        if not events:
+            self.versions(table)
+        return events
 
     def version(self, table: TableVersion) -> VersionFolder:
         """The folder of a version; raises TableNotFound, VersionNotFound."""
@@ -140,16 +135,15 @@ class TableStore:
         """
         _check_name(table, TABLE_NAME, "table")
         folder = self._folder(table)
-        with _disk_errors(table), durable.staging_folder(folder) as staging:
-            VersionFolder(TableVersion(table, 0), staging).write(imported, progress)
-            durable.sync_folder(self.root)
-            with durable.locked(folder):
-                version = TableVersion(table, self._next_version(table))
-                staging.rename(folder / str(version.version))
-                durable.sync_folder(folder)
-                if activate:
-                    self._commit(version, by)
-        return version
+        if folder.exists() and not folder.is_dir():
+            raise InvalidTable(f"{table!r} cannot be a table: the store has a file of this name")
+        with _disk_errors(f"nothing of table {table!r} was published"):
+            _make_root(self.root)
+            with durable.staging_folder(folder) as staging:
+                VersionFolder(TableVersion(table, 0), staging).write(imported, progress)
+                durable.sync_folder(self.root)
+                with durable.locked(folder):
+                    return self._place(table, staging, activate, by)
 
     def activate(self, table: str, version: int, by: str = "activate") -> Switch:
         """Verifies a version and makes it the one in force.
@@ -158,7 +152,7 @@ class TableStore:
         """
         chosen = TableVersion(table, version)
         self.verify(chosen)
-        with durable.locked(self._folder(table)):
+        with self._changing(table):
             self.version(chosen)  # again: it may have been deleted while it was verified
             return self._commit(chosen, by)
 
@@ -167,7 +161,7 @@ class TableStore:
         while True:
             chosen = TableVersion(table, self._rollback_target(table))
             self.verify(chosen)
-            with durable.locked(self._folder(table)):
+            with self._changing(table):
                 # Another activation may have come in between; verifying is too slow to be done in the lock.
                 if self._rollback_target(table) == chosen.version:
                     return self._commit(chosen, by)
@@ -176,22 +170,22 @@ class TableStore:
         """Makes `label` name a version that verifies; raises InvalidTable, VersionNotFound, DamagedVersion."""
         _check_name(label, LABEL_NAME, "label")
         self.verify(TableVersion(table, version))
-        with durable.locked(self._folder(table)):
+        with self._changing(table):
             self.version(TableVersion(table, version))
-            self._write_labels(table, {**self.labels(table), label: version})
+            self._write_labels(table, {**self._labels(table), label: version})
 
     def delete_label(self, table: str, label: str) -> None:
         """Forgets a label; raises TableNotFound, LabelNotFound."""
         self.versions(table)
-        with durable.locked(self._folder(table)):
+        with self._changing(table):
             self.labelled(table, label)
-            self._write_labels(table, {name: n for name, n in self.labels(table).items() if name != label})
+            self._write_labels(table, {name: n for name, n in self._labels(table).items() if name != label})
 
     def delete_version(self, table: str, version: int, by: str = "delete") -> None:
         """Removes a version; raises VersionNotFound, and Conflict while it is active or labelled."""
         chosen = TableVersion(table, version)
         self.version(chosen)
-        with durable.locked(self._folder(table)):
+        with self._changing(table):
             self._delete(chosen, by)
 
     def prune(self, table: str, keep: int, older_than: timedelta = timedelta(0), by: str = "prune") -> Pruned:
@@ -203,11 +197,14 @@ class TableStore:
         folder = self._folder(table)
         if not folder.is_dir():
             raise TableNotFound(table)
-        with durable.locked(folder):
+        if keep < 0:
+            raise InvalidRequest("keep must not be negative", field="keep")
+        with self._changing(table):
+            swept = durable.sweep(folder)  # first: on a full disk it makes the room that deleting needs
             removed = self._prunable(table, keep, older_than) if _versions_in(folder) else []
             for version in removed:
                 self._delete(version, by)
-            return Pruned(tuple(removed), tuple(durable.sweep(folder)))
+            return Pruned(tuple(removed), tuple(swept))
 
     def verify(self, table: TableVersion) -> Manifest:
         """Checks every byte of a version; raises VersionNotFound, and DamagedVersion that names the difference."""
@@ -215,10 +212,30 @@ class TableStore:
 
     # Inside a lock
 
+    @contextmanager
+    def _changing(self, table: str) -> Iterator[None]:
+        with _disk_errors(f"table {table!r} is as it was"), durable.locked(self._folder(table)):
+            yield
+
+    def _place(self, table: str, staging: Path, activate: bool, by: str) -> TableVersion:
+        """Gives what was written its number; takes it back if it cannot be activated as well."""
+        version = TableVersion(table, self._next_version(table))
+        place = self._folder(table) / str(version.version)
+        staging.rename(place)
+        try:
+            durable.sync_folder(place.parent)
+            if activate:
+                self._commit(version, by)
+        except BaseException:
+            if not self._is_active(version):
+                place.rename(staging)
+            raise
+        return version
+
     def _commit(self, chosen: TableVersion, by: str) -> Switch:
         """The history first, then `CURRENT`: a crash between leaves a line that `history` does not show."""
         table = chosen.name
-        previous = self.active_version(table)
+        previous = self._active(table)
         if previous != chosen.version:
             now = datetime.now(UTC)
             self._write_history(table, Activation(version=chosen.version, previous=previous, time=now, by=by))
@@ -226,9 +243,9 @@ class TableStore:
         return Switch(table, previous, chosen.version)
 
     def _delete(self, chosen: TableVersion, by: str) -> None:
-        if chosen.version == self.active_version(chosen.name):
+        if chosen.version == self._active(chosen.name):
             raise Conflict(f"{chosen} is active")
-        names = [label for label, version in self.labels(chosen.name).items() if version == chosen.version]
+        names = [label for label, version in self._labels(chosen.name).items() if version == chosen.version]
         if names:
             raise Conflict(f"{chosen} is labelled {', '.join(names)}")
         folder = self.version(chosen).path
@@ -237,15 +254,15 @@ class TableStore:
 
     def _prunable(self, table: str, keep: int, older_than: timedelta) -> list[TableVersion]:
         versions = self.versions(table)
-        newest = versions[len(versions) - keep :] if keep else []
-        in_use = (self.active_version(table), history.before(self.history(table)))
-        kept = {*newest, *self.labels(table).values(), *in_use}
+        newest = versions[max(0, len(versions) - keep) :]
+        in_use = (self._active(table), history.before(self._events(table)))
+        kept = {*newest, *self._labels(table).values(), *in_use}
         candidates = [TableVersion(table, version) for version in versions if version not in kept]
         return [chosen for chosen in candidates if self.version(chosen).age() >= older_than]
 
     def _rollback_target(self, table: str) -> int:
         versions = self.versions(table)
-        previous = history.before(self.history(table))
+        previous = history.before(self._events(table))
         if previous is None:
             raise Conflict(f"table {table!r} has no earlier activation to go back to")
         if previous not in versions:
@@ -255,16 +272,45 @@ class TableStore:
     def _next_version(self, table: str) -> int:
         # Also above deleted versions: whoever remembers a number must never get other rows for it.
         present = _versions_in(self._folder(table))
-        return max(present[-1] if present else 0, history.highest(self.history(table))) + 1
+        return max(present[-1] if present else 0, history.highest(self._events(table))) + 1
 
     def _write_history(self, table: str, event: Event) -> None:
-        content = history.dump([*self.history(table), event])
+        content = history.dump([*self._events(table), event])
         durable.replace_file(self._folder(table) / _HISTORY, content.encode())
 
     def _write_labels(self, table: str, labels: dict[str, int]) -> None:
         durable.replace_file(self._folder(table) / _LABELS, dump_labels(labels).encode())
 
-    # Paths
+    # Files
+
+    def _active(self, table: str) -> int | None:
+        text = self._read(table, _CURRENT)
+        if text is None:
+            return None
+        if not _VERSION_NAME.fullmatch(text.removesuffix("\n")):
+            raise Conflict(f"{_CURRENT} of table {table!r} holds {text[:40]!r} instead of a version")
+        return int(text)
+
+    def _is_active(self, version: TableVersion) -> bool:
+        try:
+            return self._active(version.name) == version.version
+        except Conflict:
+            return False
+
+    def _labels(self, table: str) -> dict[str, int]:
+        text = self._read(table, _LABELS)
+        try:
+            return {} if text is None else parse_labels(text)
+        except ValueError as error:
+            raise Conflict(f"{_LABELS} of table {table!r} is damaged: {error}") from None
+
+    def _events(self, table: str) -> list[Event]:
+        text = self._read(table, _HISTORY)
+        try:
+            events = [] if text is None else history.parse(text)
+        except ValueError as error:
+            raise Conflict(f"{_HISTORY} of table {table!r} is damaged: {error}") from None
+        return history.committed(events, self._active(table))
 
     def _folder(self, table: str) -> Path:
         if not TABLE_NAME.fullmatch(table):  # also keeps names from climbing out of the store
@@ -275,10 +321,10 @@ class TableStore:
         folder = self._folder(table)
         try:
             return (folder / name).read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except UnicodeDecodeError as error:
-            raise Conflict(f"{name} of table {table!r} is not UTF-8: {error}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Conflict(f"{name} of table {table!r} cannot be read: {error}") from None
 
 
 def parse_version(text: str) -> int | None:
@@ -297,11 +343,17 @@ def _check_name(name: str, pattern: re.Pattern[str], what: str) -> None:
         raise InvalidTable(f"{name!r} is not a {what} name: it must match {pattern.pattern}")
 
 
+def _make_root(root: Path) -> None:
+    if not root.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        durable.sync_folder(root.absolute().parent)
+
+
 @contextmanager
-def _disk_errors(table: str) -> Iterator[None]:
+def _disk_errors(state: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise InsufficientStorage(f"the disk is full; nothing of table {table!r} was published") from error
+        raise InsufficientStorage(f"the disk is full; {state}") from error

@@ -41,8 +41,7 @@ class VersionFolder:
         files, tokens = _write_rows(self.path, imported, progress)
         if tokens:
             files[_VOCABULARY] = _write_vocabulary(self.path / _VOCABULARY, tokens)
-        manifest = _new_manifest(imported, files)
-        durable.write_file(self.path / _MANIFEST, manifest.to_json())
+        durable.write_file(self.path / _MANIFEST, _new_manifest(imported, files))
         durable.sync_folder(self.path)
         return self.verify()
 
@@ -52,7 +51,7 @@ class VersionFolder:
             manifest = Manifest.from_json((self.path / _MANIFEST).read_bytes())
         except FileNotFoundError:
             raise DamagedVersion(self.table, f"{_MANIFEST} is missing") from None
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise DamagedVersion(self.table, f"{_MANIFEST}: {error}") from None
         if _VECTORS not in manifest.files:
             raise DamagedVersion(self.table, f"{_MANIFEST} does not list {_VECTORS}")
@@ -122,9 +121,9 @@ class VersionFolder:
             raise DamagedVersion(self.table, f"{name} has {found} bytes, {_MANIFEST} says {record.bytes}")
 
 
-def _new_manifest(imported: ImportedTable, files: dict[str, FileRecord]) -> Manifest:
+def _new_manifest(imported: ImportedTable, files: dict[str, FileRecord]) -> bytes:
     try:
-        return Manifest(
+        manifest = Manifest(
             num_embeddings=imported.num_embeddings,
             embedding_dim=imported.embedding_dim,
             padding_id=imported.padding_id,
@@ -136,6 +135,10 @@ def _new_manifest(imported: ImportedTable, files: dict[str, FileRecord]) -> Mani
         )
     except ValueError as error:
         raise InvalidTable(str(error)) from None
+    try:
+        return manifest.to_json()
+    except ValueError as error:
+        raise InvalidTable(f"source cannot be written: {error}") from None
 
 
 def _write_rows(
@@ -150,7 +153,7 @@ def _write_rows(
     with durable.HashedFile(folder / _VECTORS) as file:
         file.write(npyfile.header_bytes(*shape))
         for block in _checked(imported.blocks, shape):
-            file.write(np.ascontiguousarray(block.vectors, dtype="<f4").data.cast("B"))
+            file.write(block.vectors.data.cast("B"))
             tokens.extend(block.tokens or ())
             rows += len(block.vectors)
             progress(len(block.vectors))
@@ -166,11 +169,13 @@ def _checked(blocks: Iterable[RowBlock], shape: tuple[int, int]) -> Iterator[Row
     for block in blocks:
         if block.vectors.ndim != 2 or block.vectors.shape[1] != shape[1]:
             raise InvalidTable(f"rows {first} on have the shape {block.vectors.shape}, not (n, {shape[1]})")
-        bad = first_non_finite(block.vectors)
+        vectors = np.ascontiguousarray(block.vectors, dtype="<f4")
+        bad = first_non_finite(vectors)
         if bad is not None:
-            raise InvalidTable(f"row {first + bad[0]}, column {bad[1]} is {block.vectors[bad]}")
-        yield block
-        first += len(block.vectors)
+            raise InvalidTable(f"row {first + bad[0]}, column {bad[1]} is {vectors[bad]}")
+        if len(vectors) > 0:
+            yield RowBlock(vectors, block.tokens)
+        first += len(vectors)
 
 
 def _write_vocabulary(path: Path, tokens: Sequence[str]) -> FileRecord:

@@ -77,13 +77,15 @@ class StoreWatcher:
         entry = self.registry.entries.get(name) or Entry(name, None, TableState.AVAILABLE)
         try:
             active = self.store.active_version(name)
-        except ServiceError as error:
+        except (ServiceError, OSError) as error:
             self._put(failed(entry, None, str(error)))
             return
         if active is None:
             idle = Entry(name, None, TableState.AVAILABLE, reason="no version is active")
             self._put(idle if entry.loaded is None else failed(entry, None, "the store names no active version"))
-        elif entry.loaded is None or entry.loaded.table.identity.version != active:
+        elif entry.loaded is not None and entry.loaded.table.identity.version == active:
+            self._put(Entry(name, active, TableState.READY, entry.loaded))
+        else:
             self._load_active(entry, TableVersion(name, active))
 
     def _put(self, entry: Entry) -> None:

@@ -4,7 +4,6 @@ import io
 import math
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,7 @@ from service.api.json_body import check_ids_limit, check_weights
 from service.api.media import NPY, NPZ, OCTETS
 from service.api.nested import MAX_AXES
 from service.api.options import SCALAR_FIELDS, Scalars, from_query_text, read_scalars
-from service.errors import InvalidRequest, RequestTooLarge
+from service.errors import InvalidRequest, RequestTooLarge, ServiceError
 from service.layout import Layout
 from service.npyfile import AnyArray
 from service.types import IdBatch, LookupRequest, MaskArray, WeightArray
@@ -99,18 +98,18 @@ def _raw(body: bytes, query: Query, limits: Limits) -> Decoded:
         raise InvalidRequest(
             f"{len(body)} bytes are not a whole number of little-endian {query.raw_dtype.name} ids", field="ids"
         )
-    check_ids_limit(len(body) // size, limits.max_ids)
     ids = np.frombuffer(body, dtype=query.raw_dtype).astype(np.int64, copy=False)
     shape = (len(ids),) if query.shape is None else query.shape
     if math.prod(shape) != len(ids):
         raise InvalidRequest(f"shape {list(shape)} does not hold the {len(ids)} ids of the body", field="shape")
+    check_ids_limit(Layout(shape), limits.max_ids)
     scalars = read_scalars(query.given, weighted=False)
     return LookupRequest(IdBatch(ids, Layout(shape)), options=scalars.options), scalars
 
 
 def _npy(body: bytes, query: Query, limits: Limits) -> Decoded:
     scalars = read_scalars(query.given, weighted=False)
-    ids = _parse("the body", body)
+    ids = _parse("the body", body, "ids")
     return LookupRequest(_batch(ids, None, limits), options=scalars.options), scalars
 
 
@@ -128,28 +127,22 @@ def _npz(body: bytes, query: Query, limits: Limits) -> Decoded:
 DECODERS: Final[dict[str, Decoder]] = {OCTETS: _raw, NPY: _npy, NPZ: _npz}
 
 
-def _parse(what: str, data: bytes) -> AnyArray:
+def _parse(what: str, data: bytes, field: str) -> AnyArray:
     try:
         return npyfile.parse(data)
     except ValueError as error:
-        raise InvalidRequest(f"{what} is not an npy array: {error}", field="ids") from None
+        raise InvalidRequest(f"{what} is not an npy array: {error}", field=field) from None
 
 
 def _read_members(body: bytes, limits: Limits) -> dict[str, AnyArray]:
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            return {name: _parse(name, data) for name, data in _inflate(archive, limits.max_body_bytes)}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        OSError,
-        OverflowError,
-        RuntimeError,  # zipfile's word for an encrypted member
-        UnicodeDecodeError,
-    ) as error:
+            members = _inflate(archive, limits.max_body_bytes)
+    except ServiceError:
+        raise
+    except npyfile.ARCHIVE_ERRORS as error:
         raise InvalidRequest(f"the body is not a readable npz archive: {error}") from None
+    return {name: _parse(f"the member {name!r}", data, name) for name, data in members}
 
 
 def _inflate(archive: zipfile.ZipFile, limit: int) -> list[tuple[str, bytes]]:
@@ -179,8 +172,8 @@ def _batch(ids: AnyArray, offsets: AnyArray | None, limits: Limits) -> IdBatch:
         raise InvalidRequest("ids must be an array of at least one axis, not a bare number", field="ids")
     if ids.ndim > MAX_AXES:
         raise InvalidRequest(f"ids have more than {MAX_AXES} axes", field="ids")
-    check_ids_limit(ids.size, limits.max_ids)
-    layout = Layout(ids.shape) if offsets is None else _ragged(ids, offsets, limits)
+    layout = Layout(ids.shape) if offsets is None else _ragged(ids, offsets)
+    check_ids_limit(layout, limits.max_ids)
     return _int64(ids, layout)
 
 
@@ -193,12 +186,11 @@ def _int64(ids: AnyArray, layout: Layout) -> IdBatch:
     return IdBatch(flat.astype(np.int64, copy=False), layout)
 
 
-def _ragged(ids: AnyArray, offsets: AnyArray, limits: Limits) -> Layout:
+def _ragged(ids: AnyArray, offsets: AnyArray) -> Layout:
     if ids.ndim != 1:
         raise InvalidRequest(f"with offsets the ids must be flat, not of shape {list(ids.shape)}", field="ids")
     if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or offsets.size == 0:
         raise InvalidRequest("offsets must be a flat array of batch + 1 integers", field="offsets")
-    check_ids_limit(offsets.size - 1, limits.max_ids)
     bounds = offsets.astype(object) if offsets.dtype.itemsize == 8 else offsets.astype(np.int64)
     if bounds[0] != 0 or bounds[-1] != ids.size:
         raise InvalidRequest(

@@ -1,10 +1,11 @@
 """The lookup routes for OpenAPI, in full: they are served outside FastAPI's routing and it cannot derive them."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel
 
+from service.api.answer import PROBLEM
 from service.api.errors import KINDS
 from service.api.media import NPY, NPZ, OCTETS
 from service.api.options import SCALAR_FIELDS
@@ -36,14 +37,49 @@ _HEADERS: Final[dict[str, Any]] = {
     "Embedding-Shape": {"description": "Shape of the vectors, like 32,64,128.", "schema": {"type": "string"}},
     "Embedding-Dtype": {"description": "dtype of the vectors.", "schema": {"type": "string"}},
 }
-_CODES: Final = {
-    400: ("invalid_json",),
-    404: ("table_not_found", "version_not_found", "label_not_found"),
-    406: ("not_acceptable",),
-    413: ("request_too_large",),
-    415: ("unsupported_media_type",),
-    503: ("not_ready",),
-}
+_CODES: Final = (
+    "invalid_json",
+    "table_not_found",
+    "version_not_found",
+    "label_not_found",
+    "not_acceptable",
+    "request_too_large",
+    "unsupported_media_type",
+    "invalid_request",
+    "out_of_vocabulary",
+    "no_vocabulary",
+    "no_unknown_row",
+    "not_representable",
+    "not_ready",
+)
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+
+
+def problems(*codes: str) -> Responses:
+    """What OpenAPI says of these errors, by status."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(KINDS[code].status, []).append(code)
+    return {status: _problem(together) for status, together in by_status.items()}
+
+
+def _problem(codes: list[str]) -> dict[str, Any]:
+    schema = _problem_schema(OutOfVocabularyProblem if "out_of_vocabulary" in codes else Problem)
+    if len(codes) > 1 and "out_of_vocabulary" in codes:
+        schema = {"anyOf": [schema, _problem_schema(Problem)]}
+    return {
+        "description": "; ".join(f"`{code}`: {KINDS[code].title.lower()}" for code in codes),
+        "content": {PROBLEM.decode(): {"schema": schema}},
+    }
+
+
+def _problem_schema(model: type[Problem]) -> dict[str, Any]:
+    """The model's schema with the models in it written out: the router adds only those of its own `model`s."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    if "errors" in schema["properties"]:
+        schema["properties"]["errors"]["items"] = definitions["OovEntry"]
+    return schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +92,12 @@ class Documentation:
     examples: dict[str, Any]
 
     @property
-    def responses(self) -> dict[int | str, dict[str, Any]]:
+    def responses(self) -> Responses:
         """All answers, by status."""
-        answers: dict[int | str, dict[str, Any]] = {
-            status: {
-                "model": Problem,
-                "description": "; ".join(f"`{code}`: {KINDS[code].title.lower()}" for code in codes),
-            }
-            for status, codes in _CODES.items()
-        }
-        answers[422] = {
-            "model": OutOfVocabularyProblem | Problem,
-            "description": "; ".join(
-                f"`{code}`: {kind.title.lower()}" for code, kind in KINDS.items() if kind.status == 422
-            ),
-        }
-        answers[200] = {"model": self.answer, "description": "The vectors and the mask."}
+        good: dict[str, Any] = {"model": self.answer, "description": "The vectors and the mask."}
         if self.binary:
-            answers[200] |= {"headers": _HEADERS, "content": dict.fromkeys((OCTETS, NPY, NPZ), _BINARY)}
-        return answers
+            good |= {"headers": _HEADERS, "content": dict.fromkeys((OCTETS, NPY, NPZ), _BINARY)}
+        return {200: good, **problems(*_CODES)}
 
     def operation(self, path: str) -> dict[str, Any]:
         """What OpenAPI says of the request at `path`."""

@@ -1,5 +1,6 @@
 """Lookups in front of FastAPI's router, which costs more than the lookup itself; everything else goes behind it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,8 +12,9 @@ from service.api.errors import internal, problem
 from service.api.lookup import LookupEndpoint, Target, target_of
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
-from service.errors import ServiceError
+from service.errors import OutOfVocabulary, ServiceError
 from service.metrics import Counters
+from service.registry import TableRegistry
 
 MULTI: Final = Target("", "multi")
 
@@ -26,6 +28,7 @@ class Lookups:
 
     single: LookupEndpoint
     multi: MultiLookupEndpoint
+    registry: TableRegistry
     counters: Counters
 
     async def answer(self, target: Target, scope: Scope, receive: Receive) -> Answer:
@@ -36,22 +39,22 @@ class Lookups:
             else:
                 answer = await self.single.answer(target, scope, receive)
         except ServiceError as error:
-            answer = self._problem(target, error)
+            answer = self._problem(error)
         except ItemError as error:
-            answer = problem(error.error, {"lookup": error.index})
+            answer = self._problem(error.error, {"lookup": error.index})
         except ClientDisconnected:
             raise
         except Exception as error:  # noqa: BLE001  (the last line: a fault of ours must not be a lost connection)
             answer = internal(error)
         endpoint = "multi_lookup" if target is MULTI else "lookup"
-        table = "" if answer.status == 404 else target.table  # unknown names must not grow the metrics
+        table = target.table if target.table in self.registry.entries else ""  # bounds the metrics' memory
         self.counters.add("embedding_requests", (table, endpoint, str(answer.status)))
         return answer
 
-    def _problem(self, target: Target, error: ServiceError) -> Answer:
-        if error.code == "out_of_vocabulary":
-            self.counters.add("embedding_oov_requests", (target.table,))
-        return problem(error)
+    def _problem(self, error: ServiceError, extra: Mapping[str, object] | None = None) -> Answer:
+        if isinstance(error, OutOfVocabulary):
+            self.counters.add("embedding_oov_requests", (error.table.name,))
+        return problem(error, extra)
 
 
 def route_of(path: str) -> Target | None:

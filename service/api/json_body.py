@@ -1,9 +1,10 @@
 """JSON bodies into lookup requests. Types are checked before anything is looked up or cached."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
 import orjson
@@ -15,6 +16,7 @@ from service.layout import Layout
 from service.types import IdBatch, LookupRequest, MaskArray, TokenBatch, WeightArray
 
 _LOOKUP_FIELDS: Final = SCALAR_FIELDS | {"ids", "tokens", "mask", "weights"}
+_MAYBE_BEYOND_FLOAT: Final = re.compile(rb"[0-9]{309}|[eE]\+?[0-9]{3}")
 _INT_DIGITS: Final = 4300  # what Python converts; longer integers stay text
 _Object: TypeAlias = dict[str, Any]
 
@@ -26,27 +28,35 @@ class LongInteger(str):
 
 
 class JsonBody:
-    """A parsed body: `value` by orjson, which is fast and turns integers beyond 64 bits into floats, and
-    `exact` by the standard library, which keeps them, parsed only when a float is found among the ids."""
+    """A parsed body: `value` by orjson, which is fast, turns integers beyond 64 bits into floats and refuses
+    those beyond float64; `exact` by the standard library, which keeps them, parsed only where that matters."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
         try:
             self.value = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            raise InvalidJson(f"the body is not valid JSON: {error}") from None
+            if not _MAYBE_BEYOND_FLOAT.search(raw):
+                raise InvalidJson(f"the body is not valid JSON: {error}") from None
+            self.value = self.exact
 
     @cached_property
     def exact(self) -> Any:  # noqa: ANN401  (JSON)
         """The same value with every integer as it was written."""
         try:
-            return json.loads(self._raw, parse_int=_integer)
+            return json.loads(self._raw, parse_int=_integer, parse_constant=_no_constant)
         except RecursionError:
             raise InvalidJson("the body is nested too deep") from None
+        except ValueError as error:
+            raise InvalidJson(f"the body is not valid JSON: {error}") from None
 
 
 def _integer(digits: str) -> int | LongInteger:
     return int(digits) if len(digits) <= _INT_DIGITS else LongInteger(digits)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def as_object(value: object, allowed: frozenset[str], what: str) -> _Object:
@@ -72,6 +82,8 @@ def read_fields(fields: _Object, exact: Callable[[], Any], max_ids: int) -> tupl
     """The lookup that an object's fields ask for; `exact` gives the same object with its integers as written."""
     if ("ids" in fields) == ("tokens" in fields):
         raise InvalidRequest("either ids or tokens must be given, and not both", field="ids")
+    if isinstance(fields.get("length"), float):
+        fields = {**fields, "length": exact()["length"]}
     scalars = read_scalars(fields, "weights" in fields)
     batch = _ids(fields["ids"], exact, max_ids) if "ids" in fields else _tokens(fields["tokens"], max_ids)
     mask = _mask(fields["mask"], batch.layout) if "mask" in fields else None
@@ -79,19 +91,21 @@ def read_fields(fields: _Object, exact: Callable[[], Any], max_ids: int) -> tupl
     return LookupRequest(batch, mask, weights, scalars.options), scalars
 
 
-def check_ids_limit(found: int, max_ids: int) -> None:
-    """Raises RequestTooLarge for more ids than a request may have."""
-    if found > max_ids:
-        raise RequestTooLarge("ids in the request", "EMBEDDING_MAX_IDS", max_ids, found)
+def check_ids_limit(layout: Layout, max_ids: int) -> None:
+    """Raises RequestTooLarge for more ids, or more sequences (they may be empty), than a request may have."""
+    if layout.total > max_ids:
+        raise RequestTooLarge("ids in the request", "EMBEDDING_MAX_IDS", max_ids, layout.total)
+    if layout.rows > max_ids:
+        raise RequestTooLarge("sequences in the request", "EMBEDDING_MAX_IDS", max_ids, layout.rows)
 
 
 def _ids(value: object, exact: Callable[[], Any], max_ids: int) -> IdBatch:
     flat, layout = flatten(value, "ids")
-    check_ids_limit(len(flat), max_ids)
+    check_ids_limit(layout, max_ids)
     kinds = set(map(type, flat))
     if kinds - {int}:
-        if kinds != {int, float} and kinds != {float}:
-            raise _not_all(flat, layout, "ids", "an integer", (int, float))
+        if kinds - {int, float, LongInteger}:
+            raise _not_all(flat, layout, "ids", "an integer", (int, float, LongInteger))
         flat, _ = flatten(exact()["ids"], "ids")
         if set(map(type, flat)) - {int, LongInteger}:
             raise _not_all(flat, layout, "ids", "an integer", (int, LongInteger))
@@ -110,7 +124,7 @@ def _wide_ids(flat: list[int | LongInteger], layout: Layout) -> IdBatch:
 
 def _tokens(value: object, max_ids: int) -> TokenBatch:
     flat, layout = flatten(value, "tokens")
-    check_ids_limit(len(flat), max_ids)
+    check_ids_limit(layout, max_ids)
     if set(map(type, flat)) - {str}:
         raise _not_all(flat, layout, "tokens", "a string", (str,))
     return TokenBatch(flat, layout)

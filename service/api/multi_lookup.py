@@ -7,7 +7,7 @@ from service.api.answer import Answer, Receive, Scope
 from service.api.binary_body import Limits, reject_query
 from service.api.body import read_body
 from service.api.encodings import dump_json, json_object
-from service.api.json_body import JsonBody, as_object, check_ids_limit, read_fields
+from service.api.json_body import JsonBody, LongInteger, as_object, check_ids_limit, read_fields
 from service.api.lookup import LookupEndpoint, Target, check_answer_size, check_encoded_size
 from service.api.media import JSON, answer_type, body_type
 from service.api.nested import json_type
@@ -18,8 +18,8 @@ from service.errors import (
     ServiceError,
     TableNotFound,
     UnsupportedMediaType,
-    VersionNotFound,
 )
+from service.layout import Layout
 from service.metrics import Counters
 from service.registry import Entry, TableRegistry
 from service.table import EmbeddingTable
@@ -59,7 +59,7 @@ class MultiLookupEndpoint:
         reject_query(scope["query_string"], "is not taken with a JSON body, which has fields")
         items = _items(body)
         snapshot = self._registry.entries
-        tables = [await _of_item(i, self._table, item, snapshot) for i, item in enumerate(items)]
+        tables = [await _of_item(i, self._table, i, body, snapshot) for i in range(len(items))]
         return self._answer(items, body, tables)
 
     def _answer(self, items: list[Any], body: JsonBody, tables: list[EmbeddingTable]) -> Answer:
@@ -69,7 +69,7 @@ class MultiLookupEndpoint:
         for index, (item, table) in enumerate(zip(items, tables, strict=True)):
             request, scalars = _in_item(index, self._request, index, item, body)
             ids += request.batch.layout.total
-            check_ids_limit(ids, self._limits.max_ids)
+            check_ids_limit(Layout((ids,)), self._limits.max_ids)
             size = _in_item(index, check_answer_size, table, request, self._limits, size)
             requests.append((request, scalars))
         results = []
@@ -86,8 +86,8 @@ class MultiLookupEndpoint:
         fields = {name: value for name, value in item.items() if name not in _TARGET_FIELDS}
         return read_fields(fields, lambda: body.exact["lookups"][index], self._limits.max_ids)
 
-    async def _table(self, item: object, snapshot: Mapping[str, Entry]) -> EmbeddingTable:
-        fields = as_object(item, _ITEM_FIELDS, "a lookup")
+    async def _table(self, index: int, body: JsonBody, snapshot: Mapping[str, Entry]) -> EmbeddingTable:
+        fields = as_object(body.value["lookups"][index], _ITEM_FIELDS, "a lookup")
         name = fields.get("table")
         if not isinstance(name, str):
             raise InvalidRequest(f"table must be a string, not {json_type(name)}", field="table")
@@ -96,7 +96,10 @@ class MultiLookupEndpoint:
         if "version" in fields and "label" in fields:
             raise InvalidRequest("either version or label may be given, not both", field="version")
         if "version" in fields:
-            return await self._single.named(Target(name, "versions", _version(fields["version"], name)))
+            version = fields["version"]
+            if isinstance(version, float):  # or an integer beyond 64 bits
+                version = body.exact["lookups"][index]["version"]
+            return await self._single.named(Target(name, "versions", _version(version)))
         if "label" in fields:
             if not isinstance(fields["label"], str):
                 raise InvalidRequest(f"label must be a string, not {json_type(fields['label'])}", field="label")
@@ -104,11 +107,9 @@ class MultiLookupEndpoint:
         return snapshot[name].table()
 
 
-def _version(value: object, table: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, int):
+def _version(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | LongInteger):
         raise InvalidRequest(f"version must be an integer, not {json_type(value)}", field="version")
-    if value < 1:
-        raise VersionNotFound(table, value)
     return str(value)
 
 

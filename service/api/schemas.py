@@ -84,7 +84,7 @@ class LookupAnswer(BaseModel):
     shape: list[int]
     dtype: VectorDtype
     vectors: Annotated[Ids | str, Field(description="Nested numbers, or with `encoding` base64 a string.")]
-    mask: Annotated[Ids, Field(description="False where the position is padding.")]
+    mask: Annotated[Ids, Field(default_factory=list, description="False where the position is padding.")]
 
 
 class MultiLookupAnswer(BaseModel):
@@ -109,8 +109,8 @@ class OovEntry(BaseModel):
     """One id or token outside the table, where it was sent."""
 
     index: list[int]
-    id: int
-    token: str
+    id: Annotated[int, Field(default_factory=int)]
+    token: Annotated[str, Field(default_factory=str)]
 
 
 class OutOfVocabularyProblem(Problem):

@@ -4,6 +4,7 @@ import asyncio
 
 from fastapi import APIRouter
 
+from service.api.documentation import problems
 from service.api.schemas import TableInfo, TableList
 from service.errors import Conflict, VersionNotFound
 from service.manifest import Manifest
@@ -15,7 +16,8 @@ from service.watcher import StoreWatcher
 
 def tables_router(registry: TableRegistry, watcher: StoreWatcher, backend: str) -> APIRouter:
     """The routes of table metadata."""
-    router = APIRouter(prefix="/v1/tables", tags=["tables"])
+    responses = problems("table_not_found", "version_not_found", "invalid_request")
+    router = APIRouter(prefix="/v1/tables", tags=["tables"], responses=responses)
 
     @router.get("", summary="All tables")
     async def tables() -> TableList:

@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +11,7 @@ from typing import BinaryIO, Final, cast
 import numpy as np
 
 from service import npyfile
-from service.errors import ImportFormatError
+from service.errors import ImportFormatError, ServiceError
 from service.imported import ImportedTable
 from service.importers.candidates import choose
 from service.importers.matrix import AnyArray, Matrix, table_of
@@ -34,7 +33,9 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, RuntimeError) as error:
+    except ServiceError:
+        raise
+    except npyfile.ARCHIVE_ERRORS as error:
         raise ImportFormatError(str(path), f"the archive cannot be read: {error}") from None
 
 
