@@ -63,8 +63,11 @@ class NpyHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(file: BinaryIO) -> NpyHeader:
-    """Reads the header at the file's position; raises ValueError naming what is wrong with it."""
+def read_header(file: BinaryIO, *, allow_objects: bool = False) -> NpyHeader:
+    """Reads the header at the file's position; raises ValueError naming what is wrong with it.
+
+    An array of objects is refused here already unless `allow_objects`: to list it; nothing reads its data.
+    """
     version = npy.read_magic(file)
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in readers:
@@ -73,7 +76,7 @@ def read_header(file: BinaryIO) -> NpyHeader:
         shape, fortran_order, dtype = readers[version](file, max_header_size=_HEADER_LIMIT)
     except _HEADER_ERRORS:  # numpy's text may quote the header's code with addresses of objects in it
         raise ValueError("the npy header cannot be read") from None
-    if dtype.hasobject:
+    if dtype.hasobject and not allow_objects:
         raise ValueError("the array holds pickled Python objects, which are never loaded")
     if any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"the npy header has the impossible shape {shape}")
@@ -126,4 +129,5 @@ def dump(array: AnyArray) -> bytes:
 
 def _array(header: NpyHeader, data: NDArray[np.uint8]) -> AnyArray:
     array: AnyArray = np.ndarray(header.shape, header.dtype, data, order="F" if header.fortran_order else "C")
+    array.flags.writeable = False
     return array

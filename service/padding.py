@@ -33,7 +33,7 @@ def truncate(cells: Cells, options: LookupOptions) -> Cells:
     length = options.length
     if length is None or cells.layout.shape[-1] <= length:
         return cells
-    if options.truncation == "error":
+    if options.truncation == "error" and cells.layout.rows > 0:
         raise _too_long(cells.layout, length)
     lengths = cells.layout.lengths()
     kept = np.minimum(lengths, length)

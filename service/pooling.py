@@ -83,7 +83,8 @@ def _reduce(
     for first in range(0, count, step):
         positions = starts[:, np.newaxis] + np.arange(first, min(first + step, count))
         part = _part(backend, terms, positions, pooling)
-        total = part if total is None else np.asarray(combine(total, part))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = part if total is None else np.asarray(combine(total, part))
     assert total is not None  # noqa: S101  (count is at least 1)
     return total
 

@@ -143,19 +143,25 @@ class EmbeddingTable:
 
 def _finish(rows: RowArray | NDArray[np.float64], shape: tuple[int, ...], options: LookupOptions) -> VectorArray:
     """Normalises, flattens and converts, in this order; `shape` is that of the ids, or of the sequences."""
-    vectors = _narrowed(rows.reshape(*shape, rows.shape[1]), np.float32)
+    dim = rows.shape[1]
     if options.normalize:
-        vectors = _normalized(vectors)
-    if options.flatten:
-        vectors = vectors.reshape(*shape[:-1], shape[-1] * rows.shape[1])
-    return vectors if options.dtype == "float32" else _narrowed(vectors, np.float16)
+        rows = _normalized(rows)
+    vectors = rows.reshape((*shape[:-1], shape[-1] * dim) if options.flatten else (*shape, dim))
+    return _narrowed(vectors, np.float32 if options.dtype == "float32" else np.float16)
 
 
-def _normalized(vectors: RowArray) -> RowArray:
-    """Each vector over its L2 norm, in float64, where the square of no float32 overflows or vanishes."""
-    norms = np.sqrt(np.einsum("...d,...d->...", vectors, vectors, dtype=np.float64))[..., np.newaxis]
-    unit = np.zeros_like(vectors)
-    np.divide(vectors, norms, out=unit, where=norms > 0, casting="same_kind")
+def _normalized(rows: RowArray | NDArray[np.float64]) -> RowArray | NDArray[np.float64]:
+    """Each row over its L2 norm, in float64; those that are float64 are scaled first.
+
+    The square of a float32 neither overflows nor vanishes in float64, that of a pooled sum may.
+    """
+    if rows.dtype == np.float64:
+        _check_finite(rows)
+        largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
+        rows = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, np.newaxis]
+    unit = np.zeros_like(rows)
+    np.divide(rows, norms, out=unit, where=norms > 0, casting="same_kind")
     return unit
 
 
@@ -165,6 +171,10 @@ def _narrowed(values: NDArray[np.floating[Any]], dtype: type[_Narrow]) -> NDArra
         return cast("NDArray[_Narrow]", values)
     with np.errstate(over="ignore"):
         narrow = values.astype(dtype)
-    if not np.isfinite(narrow).all():
-        raise NotRepresentable(np.dtype(dtype).name, np.argwhere(~np.isfinite(narrow))[0].tolist())
+    _check_finite(narrow)
     return narrow
+
+
+def _check_finite(values: NDArray[np.floating[Any]]) -> None:
+    if not np.isfinite(values).all():
+        raise NotRepresentable(values.dtype.name, np.argwhere(~np.isfinite(values))[0].tolist())

@@ -1,7 +1,7 @@
 """Token to id. Reading tokens from files is the store's and the importers' business."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Final
 
@@ -30,7 +30,7 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __iter__(self) -> Iterable[str]:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._ids)
 
     def __contains__(self, token: str) -> bool:

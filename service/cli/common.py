@@ -9,11 +9,11 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.table import Table
 
-from service.errors import DamagedVersion, ServiceError
-from service.manifest import describe
+from service.errors import DamagedVersion, InvalidRequest, ServiceError
 from service.settings import PREFIX, Settings
 from service.store import TableStore
 
@@ -43,9 +43,10 @@ StoreOption: TypeAlias = Annotated[
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 TableArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table.")]
 
-out = Console(soft_wrap=True, highlight=False)
+# Names, notes and errors are users' text: what looks like markup in them is not.
+out = Console(soft_wrap=True, highlight=False, markup=False)
 """For results, on standard output."""
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 """For progress and complaints, on standard error."""
 
 
@@ -65,12 +66,20 @@ def settings_from(**given: object) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        raise typer.BadParameter(describe(error)) from None
+        raise typer.BadParameter("; ".join(_wrong_setting(finding) for finding in error.errors())) from None
+
+
+def _wrong_setting(finding: ErrorDetails) -> str:
+    name = str(finding["loc"][0])
+    return f"--{name.replace('_', '-')} or {PREFIX}{name.upper()}: {finding['msg'].removeprefix('Value error, ')}"
 
 
 def store_at(path: Path | None) -> TableStore:
     """The store of a command."""
-    return TableStore(settings_from(store=path).store)
+    store = TableStore(settings_from(store=path).store)
+    if store.root.exists() and not store.root.is_dir():
+        raise InvalidRequest(f"the store {store.root} is not a folder")
+    return store
 
 
 def who(verb: str) -> str:
@@ -99,11 +108,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 def complain(error: Exception) -> None:
     """One error on standard error."""
-    err.print(f"[bold red]error:[/] {_plain(str(error))}")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    err.print("error:", style="bold red", end=" ")
+    err.print(str(error))
 
 
 def exit_code(error: Exception) -> int:

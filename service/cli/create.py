@@ -138,7 +138,7 @@ def _report(store: TableStore, version: TableVersion, active: bool, json: bool, 
         content = {"table": version.name, "version": version.version, "active": active, "has_vocabulary": vocabulary}
         print_json(content | manifest.model_dump(mode="json", exclude={"files"}) | {"seconds": round(seconds, 3)})
         return
-    out.print(f"[bold]{version}[/]: {_size(manifest)}" + (", with a vocabulary" if vocabulary else ""))
+    out.print(f"{version}: {_size(manifest)}" + (", with a vocabulary" if vocabulary else ""))
     out.print(f"from {', '.join(f'{key} {value}' for key, value in manifest.source.items())}")
     special = {"padding_id": manifest.padding_id, "unk_id": manifest.unk_id}
     said = [f"{name} {row}" for name, row in special.items() if row is not None]

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from service import npyfile
 from service.cli.common import JsonOption, StoreOption, TableArgument, one_of, out, print_json, store_at
-from service.errors import Conflict
+from service.errors import Conflict, InvalidRequest
 from service.types import TableVersion
 from service.version import VersionFolder
 
@@ -46,18 +46,25 @@ def export(
         raise Conflict(f"table {table!r} has no active version; name one with --version")
     opened.verify(TableVersion(table, chosen))
     folder = opened.version(TableVersion(table, chosen))
+    for path in filter(None, (output, vocabulary)):
+        _check_target(path, force)
     if vocabulary is not None:
-        _write(vocabulary, force, lambda path: _write_tokens(folder, path))
-    _write(output, force, lambda path: _WRITERS[format_](folder, path))
+        _write(vocabulary, lambda path: _write_tokens(folder, path))
+    _write(output, lambda path: _WRITERS[format_](folder, path))
     if json:
         print_json({"table": table, "version": chosen, "format": format_, "output": str(output)})
     else:
         out.print(f"{folder.table} is in {output} ({output.stat().st_size:,} bytes)")
 
 
-def _write(path: Path, force: bool, writer: Callable[[Path], None]) -> None:
+def _check_target(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise Conflict(f"{path} is there already; --force overwrites it")
+    if not path.absolute().parent.is_dir():
+        raise InvalidRequest(f"{path} cannot be written: {path.parent} is not a folder")
+
+
+def _write(path: Path, writer: Callable[[Path], None]) -> None:
     aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         writer(aside)

@@ -43,7 +43,7 @@ def show(table: TableArgument, store: StoreOption = None, json: JsonOption = Fal
     columns = ("", "version", "rows", "dim", "tokens", "padding", "unk", "on_oov", "created (UTC)")
     print_table(f"Versions of {table}", columns, [_row(version, active) for version in versions])
     for version in versions:
-        out.print(f"{version['version']}: {_origin(version)}", markup=False)
+        out.print(f"{version['version']}: {_origin(version)}")
     if labels:
         print_table("\nLabels", ("label", "version"), [(label, str(version)) for label, version in labels.items()])
     if history:

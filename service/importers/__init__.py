@@ -34,6 +34,7 @@ def importer(name: str) -> Importer:
 def read(path: Path, options: ImportOptions, name: str | None = None) -> tuple[str, ImportedTable]:
     """The format (detected where `name` is None) and the table in `path`; raises ImportFormatError."""
     if not path.is_file():
-        raise ImportFormatError(str(path), "there is no such file")
+        reason = "it is not a file" if path.exists() else "there is no such file"
+        raise ImportFormatError(str(path), reason)
     found = name or detect(path)
     return found, importer(found)(path, options)

@@ -29,4 +29,4 @@ def choose(path: Path, found: Sequence[Matrix], tensor: str | None) -> Matrix:
 
 
 def _line(matrix: Matrix) -> str:
-    return f"  {matrix.name}  {' x '.join(map(str, matrix.shape))}  {matrix.dtype.name}"
+    return f"  {matrix.name}  {' x '.join(map(str, matrix.shape))}  {matrix.dtype_name}"

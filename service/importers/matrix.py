@@ -29,6 +29,13 @@ class Matrix:
     dtype: np.dtype[Any]
     slices: Callable[[int], Iterable[AnyArray]]
     name: str | None = None
+    stored_as: str | None = None
+    """The file's own word for its dtype, where that is not numpy's."""
+
+    @property
+    def dtype_name(self) -> str:
+        """What messages call the dtype."""
+        return self.stored_as or ("pickled Python objects" if self.dtype.hasobject else self.dtype.name)
 
 
 def matrix_of(array: AnyArray, name: str | None = None) -> Matrix:
@@ -44,7 +51,7 @@ def table_of(path: Path, matrix: Matrix, options: ImportOptions) -> ImportedTabl
     """The table in a matrix, under the options; raises ImportFormatError for what is not a table."""
     _check(path, matrix)
     if options.transpose:  # needs all of it: the rows of the table are columns of the file
-        matrix = matrix_of(_whole(matrix).T, matrix.name)
+        matrix = matrix_of(_whole(path, matrix).T, matrix.name)
     rows = matrix.shape[0] if options.rows is None else options.rows
     if rows > matrix.shape[0]:
         raise ImportFormatError(str(path), f"{rows} rows were asked for, there are {matrix.shape[0]}")
@@ -61,8 +68,11 @@ def table_of(path: Path, matrix: Matrix, options: ImportOptions) -> ImportedTabl
     return with_vocabulary(table, options.vocabulary, matrix.shape[0])
 
 
-def _whole(matrix: Matrix) -> AnyArray:
-    whole = np.empty(matrix.shape, dtype=matrix.dtype)
+def _whole(path: Path, matrix: Matrix) -> AnyArray:
+    try:
+        whole = np.empty(matrix.shape, dtype=matrix.dtype)
+    except (MemoryError, ValueError) as error:
+        raise ImportFormatError(str(path), f"{list(matrix.shape)} does not fit into memory: {error}") from None
     first = 0
     for block in matrix.slices(_step(matrix)):
         whole[first : first + len(block)] = block
@@ -79,7 +89,7 @@ def _check(path: Path, matrix: Matrix) -> None:
     if len(matrix.shape) != 2:
         raise ImportFormatError(str(path), f"{what} has the shape {list(matrix.shape)}; a table has two axes")
     if matrix.dtype.kind not in "fiu":
-        raise ImportFormatError(str(path), f"{what} holds {matrix.dtype.name}; a table holds numbers")
+        raise ImportFormatError(str(path), f"{what} holds {matrix.dtype_name}; a table holds numbers")
     if 0 in matrix.shape:
         raise ImportFormatError(str(path), f"{what} is empty: its shape is {list(matrix.shape)}")
 
@@ -90,7 +100,7 @@ def _blocks(path: Path, matrix: Matrix, rows: int) -> Iterator[RowBlock]:
         taken = block[: rows - first]
         yield RowBlock(_float32(path, taken, first))
         first += len(taken)
-        if first == rows:
+        if first == rows < matrix.shape[0]:  # a file that is read to its end is also checked there
             return
 
 

@@ -11,6 +11,8 @@ from service.importers.options import ImportOptions
 
 def read(path: Path, options: ImportOptions) -> ImportedTable:
     """The table in a `.npy` file."""
+    if options.tensor is not None:
+        raise ImportFormatError(str(path), "--tensor has no meaning for npy: it holds one array, without a name")
     try:
         _, array = npyfile.map_array(path)
     except ValueError as error:

@@ -43,9 +43,12 @@ def _matrix(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Matr
     name = info.filename.removesuffix(".npy")
     with archive.open(info) as member:
         try:
-            header = npyfile.read_header(io.BytesIO(member.read(_HEAD)))
+            header = npyfile.read_header(io.BytesIO(member.read(_HEAD)), allow_objects=True)
         except ValueError as error:
             raise ImportFormatError(str(path), str(error), f"member {info.filename!r}") from None
+    if not header.dtype.hasobject and header.data_bytes > info.file_size:
+        reason = f"the array {list(header.shape)} does not fit into the member"
+        raise ImportFormatError(str(path), reason, f"member {info.filename!r}")
     return Matrix(header.shape, header.dtype, partial(_slices, path, info, header), name)
 
 
@@ -67,10 +70,6 @@ def _slices(path: Path, info: zipfile.ZipInfo, header: NpyHeader, step: int) -> 
 
 def _read(path: Path, info: zipfile.ZipInfo, file: BinaryIO, shape: tuple[int, int], header: NpyHeader) -> AnyArray:
     wanted = shape[0] * shape[1] * header.dtype.itemsize
-    if wanted > info.file_size:
-        raise ImportFormatError(
-            str(path), f"the array {list(header.shape)} does not fit into the member", f"member {info.filename!r}"
-        )
     data = file.read(wanted)
     if len(data) != wanted:
         raise ImportFormatError(str(path), "the array ends too early", f"member {info.filename!r}")

@@ -1,6 +1,7 @@
 """safetensors: named tensors behind a JSON header, read by the format's own library, slice by slice."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from service.importers.candidates import choose
 from service.importers.matrix import AnyArray, Matrix, table_of
 from service.importers.options import ImportOptions
 
-_DTYPES: Final = {
+_DTYPES: Final[dict[str, type[np.generic]]] = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
@@ -22,27 +23,41 @@ _DTYPES: Final = {
     "I32": np.int32,
     "I16": np.int16,
     "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
     "U8": np.uint8,
 }
 
 
 def read(path: Path, options: ImportOptions) -> ImportedTable:
     """The table in a safetensors file; with several matrices the one that `options.tensor` names."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            found = [_matrix(path, name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ImportFormatError(str(path), f"the file cannot be read: {error}") from None
+    with _open(path) as file:
+        found = [_matrix(path, name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
     return table_of(path, choose(path, found, options.tensor), options)
 
 
-def _matrix(path: Path, name: str, tensor: Any) -> Matrix:  # noqa: ANN401  (the library has no types)
-    dtype = _DTYPES.get(tensor.get_dtype(), np.void)
-    return Matrix(tuple(tensor.get_shape()), np.dtype(dtype), partial(_slices, path, name), name)
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:  # the library has no types
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ImportFormatError(str(path), f"the file cannot be read: {error}") from None
+
+
+def _matrix(path: Path, name: str, tensor: Any) -> Matrix:  # noqa: ANN401
+    stored = tensor.get_dtype()
+    shape = tuple(tensor.get_shape())
+    slices = partial(_slices, path, name)
+    if stored in _DTYPES:
+        return Matrix(shape, np.dtype(_DTYPES[stored]), slices, name)
+    return Matrix(shape, np.dtype(np.void), slices, name, stored_as=stored)
 
 
 def _slices(path: Path, name: str, step: int) -> Iterator[AnyArray]:
-    with safe_open(path, framework="numpy") as file:
+    with _open(path) as file:
         tensor = file.get_slice(name)
-        for first in range(0, tensor.get_shape()[0], step):
-            yield tensor[first : first + step]
+        rows = tensor.get_shape()[0]
+        for first in range(0, rows, step):
+            yield tensor[first : min(first + step, rows)]

@@ -4,9 +4,11 @@ The file is read in chunks of whole lines. A chunk in which every line has one s
 have, is parsed by one call; other lines are taken apart one by one, and there a wrong one is found and named.
 """
 
+import codecs
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -21,6 +23,8 @@ from service.types import RowArray
 
 _CHUNK: Final = 4 << 20  # bytes
 _LONGEST_LINE: Final = 16 << 20  # bytes; 2**20 numbers of 16 characters
+_ODD_SPACE: Final = (b"  ", b"\t", b"\r", b"\v", b"\f", b"\n ")
+"""White space that is not one space between two fields: numpy would skip it, and count wrongly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def first_line(path: Path) -> bytes:
         line = file.readline(_LONGEST_LINE + 1)
     if len(line) > _LONGEST_LINE:
         raise _endless(path, 1)
-    return line.rstrip(b"\r\n")
+    return line.removeprefix(codecs.BOM_UTF8).rstrip()
 
 
 def text_table(path: Path, dim: int, rows_in_file: int, first: int, options: ImportOptions) -> ImportedTable:
@@ -81,6 +85,8 @@ def read_rows(source: TextRows) -> Iterator[RowBlock]:
     with source.path.open("rb") as file:
         for _ in range(source.first_line - 1):
             file.readline()
+        if source.first_line == 1 and file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
         for lines in _chunks(source.path, file, line):
             taken = lines[:left]
             yield _parse(source, taken, line)
@@ -111,7 +117,8 @@ def _chunks(path: Path, file: BinaryIO, line: int) -> Iterator[list[bytes]]:
 def _parse(source: TextRows, lines: list[bytes], first: int) -> RowBlock:
     stripped = [line.rstrip() for line in lines]
     parts = [line.partition(b" ") for line in stripped]
-    if any(line.count(b" ") != source.dim for line in stripped):
+    together = b"\n" + b"\n".join(stripped)
+    if any(line.count(b" ") != source.dim for line in stripped) or any(odd in together for odd in _ODD_SPACE):
         parts = [_take_apart(source, line, first + i) for i, line in enumerate(stripped)]
     vectors = _numbers(b" ".join(part[2] for part in parts), len(lines) * source.dim)
     if vectors is None:
@@ -128,12 +135,26 @@ def _parse(source: TextRows, lines: list[bytes], first: int) -> RowBlock:
 def _take_apart(source: TextRows, line: bytes, number: int) -> tuple[bytes, bytes, bytes]:
     """A line with spaces in its token, or with other white space between its numbers."""
     fields = line.rsplit(None, source.dim)
-    if len(fields) != source.dim + 1:
-        found = max(0, len(fields) - 1)
+    found = count_numbers(line)
+    if len(fields) != source.dim + 1 or found > source.dim or line[:1].isspace():
         raise ImportFormatError(
             str(source.path), f"there are {found} numbers behind the token, not {source.dim}", f"line {number}"
         )
     return fields[0], b" ", b" ".join(fields[1:])
+
+
+def count_numbers(line: bytes) -> int:
+    """How many numbers a line ends in, behind a token of at least one word."""
+    fields = line.split() if not line[:1].isspace() else [b"", *line.split()]
+    return sum(1 for _ in takewhile(_is_number, reversed(fields[1:])))
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(text: bytes, count: int) -> RowArray | None:

@@ -27,16 +27,21 @@ def with_vocabulary(table: ImportedTable, path: Path | None, rows_in_file: int) 
 
 
 def read_tokens(path: Path) -> list[str]:
-    """The lines of the file; raises ImportFormatError for one that is not UTF-8, or a file that is not there."""
+    """The lines of the file; raises ImportFormatError for one that is not UTF-8, or a file that cannot be read."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ImportFormatError(str(path), "there is no such file") from None
+    except OSError as error:
+        raise ImportFormatError(str(path), f"it cannot be read: {error.strerror}") from None
+    try:
+        text = data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ImportFormatError(str(path), f"it is not UTF-8: {error.reason}", f"byte {error.start}") from None
+    if not text:
+        return []
     # Not splitlines: words of real tables contain U+0085 and other line ends of Unicode.
-    lines = text.removesuffix("\n").split("\n")
-    return [line.removesuffix("\r") for line in lines]
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def _joined(table: ImportedTable, tokens: Sequence[str]) -> Iterator[RowBlock]:

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from service.store import TableStore
+from tests.cli.command import command, contents, default_store, done, nothing_changes, stored_rows
+from tests.importers.contract import AWKWARD_ROWS
+from tests.world import KERAS_ROWS, KERAS_TOKENS, publish
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TableStore:
+    """`words` with version 1, and the active 2 with a vocabulary."""
+    opened = default_store(tmp_path)
+    publish(opened, "words", AWKWARD_ROWS)
+    publish(opened, "words", KERAS_ROWS, KERAS_TOKENS)
+    return opened
+
+
+@pytest.mark.parametrize("name", ["npy", "safetensors"])
+def test_what_was_exported_comes_back_bit_for_bit(store: TableStore, tmp_path: Path, name: str) -> None:
+    said = done(tmp_path, "export", "words", "--format", name, "--output", "out", "--version", 1, "--json").json()
+    assert said == {"table": "words", "version": 1, "format": name, "output": "out"}
+    assert done(tmp_path, "import", "out", "--table", "again", "--json").json()["source"]["format"] == name
+    assert stored_rows(store, "again", 1).tobytes() == AWKWARD_ROWS.tobytes()
+
+
+def test_an_npy_is_what_numpy_loads(store: TableStore, tmp_path: Path) -> None:
+    with nothing_changes(store.root):
+        done(tmp_path, "export", "words", "--format", "npy", "--output", tmp_path / "rows.npy")
+    assert np.load(tmp_path / "rows.npy").tobytes() == KERAS_ROWS.tobytes()
+
+
+def test_a_safetensors_is_what_its_library_loads_and_says_where_it_is_from(store: TableStore, tmp_path: Path) -> None:
+    path = tmp_path / "rows.safetensors"
+    done(tmp_path, "export", "words", "--format", "safetensors", "--output", path)
+    tensors = load_file(path)
+    assert list(tensors) == ["embedding.weight"]
+    assert tensors["embedding.weight"].tobytes() == KERAS_ROWS.tobytes()
+    with safe_open(path, framework="numpy") as file:
+        assert file.metadata() == {"table": "words", "version": "2"}
+
+
+def test_the_vocabulary_is_written_too_and_can_be_imported_again(store: TableStore, tmp_path: Path) -> None:
+    done(tmp_path, "export", "words", "--format", "npy", "--output", "rows", "--vocabulary", "tokens")
+    assert (tmp_path / "tokens").read_text() == "".join(f"{token}\n" for token in KERAS_TOKENS)
+    done(tmp_path, "import", "rows", "--table", "again", "--vocabulary", "tokens")
+    assert done(tmp_path, "show", "again", "--json").json()["versions"][0]["has_vocabulary"] is True
+
+
+def test_a_file_that_is_there_is_overwritten_only_by_force(store: TableStore, tmp_path: Path) -> None:
+    (tmp_path / "rows.npy").write_text("precious")
+    arguments = ("export", "words", "--format", "npy", "--output", "rows.npy")
+    with nothing_changes(tmp_path):
+        ended = command(tmp_path, *arguments)
+    assert (ended.code, ended.out) == (4, "")
+    assert ended.err == "error: rows.npy is there already; --force overwrites it\n"
+    done(tmp_path, *arguments, "--force")
+    assert np.load(tmp_path / "rows.npy").tobytes() == KERAS_ROWS.tobytes()
+
+
+@pytest.mark.parametrize("there", ["rows", "tokens"])
+def test_neither_file_is_written_where_one_is_there_already(store: TableStore, tmp_path: Path, there: str) -> None:
+    (tmp_path / there).write_text("precious")
+    with nothing_changes(tmp_path):
+        ended = command(tmp_path, "export", "words", "--format", "npy", "--output", "rows", "--vocabulary", "tokens")
+    assert ended.code == 4
+    assert f"{there} is there already" in ended.err
+
+
+def test_nothing_is_written_of_a_vocabulary_that_is_not_there(store: TableStore, tmp_path: Path) -> None:
+    arguments = ("--format", "npy", "--output", "rows", "--vocabulary", "tokens", "--version", 1)
+    with nothing_changes(tmp_path):
+        ended = command(tmp_path, "export", "words", *arguments)
+    assert (ended.code, ended.out) == (4, "")
+    assert "words version 1 has no vocabulary" in ended.err
+
+
+def test_a_token_with_a_newline_is_refused_and_named(tmp_path: Path) -> None:
+    publish(default_store(tmp_path), "odd", KERAS_ROWS[:2], ["a", "b\nc"])
+    with nothing_changes(tmp_path):
+        ended = command(tmp_path, "export", "odd", "--format", "npy", "--output", "rows", "--vocabulary", "tokens")
+    assert (ended.code, ended.out) == (4, "")
+    assert r"'b\nc'" in ended.err
+
+
+def test_the_output_is_named_as_it_is(store: TableStore, tmp_path: Path) -> None:
+    ended = done(tmp_path, "export", "words", "--format", "npy", "--output", "rows[en].npy")
+    assert "rows[en].npy" in ended.out
+    assert "rows[en].npy" in contents(tmp_path)

@@ -1,0 +1,101 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from service.store import TableStore
+from service.types import TableVersion
+from tests.cli.command import contents, default_store, done, stored_rows
+from tests.importers.samples import gensim_data, npy_bytes, row_lines, zip_bytes
+from tests.world import KERAS_ROWS, KERAS_TOKENS, publish
+
+FILES: dict[str, Callable[[], bytes]] = {
+    "npy": lambda: npy_bytes(KERAS_ROWS),
+    "npz": lambda: zip_bytes({"weight.npy": npy_bytes(KERAS_ROWS)}),
+    "safetensors": lambda: save({"weight": KERAS_ROWS}),
+    "glove": lambda: row_lines(KERAS_ROWS, KERAS_TOKENS).encode(),
+    "word2vec": lambda: b"7 2\n" + row_lines(KERAS_ROWS, KERAS_TOKENS).encode(),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_every_format_becomes_the_active_version(tmp_path: Path, name: str) -> None:
+    (tmp_path / "trained").write_bytes(FILES[name]())
+    said = done(tmp_path, "import", "trained", "--table", "words", "--json").json()
+    store = default_store(tmp_path)
+    assert (said["table"], said["version"], said["active"]) == ("words", 1, True)
+    assert (said["num_embeddings"], said["embedding_dim"], said["dtype"]) == (7, 2, "float32")
+    assert said["has_vocabulary"] is (name in ("glove", "word2vec"))
+    assert said["source"]["format"] == name
+    assert said["source"]["file"] == "trained"
+    assert stored_rows(store, "words", 1).tobytes() == KERAS_ROWS.tobytes()
+    assert store.active_version("words") == 1
+
+
+def test_the_options_of_a_table_are_kept_with_it(tmp_path: Path) -> None:
+    (tmp_path / "table").write_bytes(npy_bytes(KERAS_ROWS))
+    (tmp_path / "words.txt").write_text("\n".join(KERAS_TOKENS))
+    options = ["--padding-id", 0, "--unk-id", 3, "--on-oov", "unk", "--rows", 5, "--note", "public domain"]
+    options += ["--vocabulary", "words.txt", "--format", "npy", "--store", "elsewhere", "--no-activate"]
+    ended = done(tmp_path, "import", "table", "--table", "words", *options)
+    elsewhere = TableStore(tmp_path / "elsewhere")
+    folder = elsewhere.version(TableVersion("words", 1))
+    manifest = folder.manifest()
+    assert (manifest.num_embeddings, manifest.padding_id, manifest.unk_id, manifest.on_oov) == (5, 0, 3, "unk")
+    assert manifest.source == {
+        "file": "table",
+        "rows": "the first 5 of 7",
+        "vocabulary": "words.txt",
+        "format": "npy",
+        "note": "public domain",
+    }
+    assert folder.tokens() == KERAS_TOKENS[:5]
+    assert elsewhere.active_version("words") is None
+    assert not (tmp_path / "model_store").exists()
+    for said in ("words version 1", "5 x 2 float32", "with a vocabulary", "public domain", "padding_id 0", "unk_id 3"):
+        assert said in ended.out
+    assert "on_oov unk" in ended.out
+    assert "not active" in ended.out
+
+
+def test_tensor_and_transpose_choose_the_rows(tmp_path: Path) -> None:
+    data = zip_bytes({"embedding.npy": npy_bytes(KERAS_ROWS.T), "dense.npy": npy_bytes(np.zeros((2, 2)))})
+    (tmp_path / "model.npz").write_bytes(data)
+    done(tmp_path, "import", "model.npz", "--table", "words", "--tensor", "embed", "--transpose")
+    assert stored_rows(default_store(tmp_path), "words", 1).tobytes() == KERAS_ROWS.tobytes()
+
+
+def test_a_second_import_is_the_next_version_and_rollback_finds_the_first(tmp_path: Path) -> None:
+    store = default_store(tmp_path)
+    publish(store, "words", KERAS_ROWS)
+    (tmp_path / "table").write_bytes(npy_bytes(KERAS_ROWS[:3]))
+    said = done(tmp_path, "import", "table", "--table", "words", "--json").json()
+    assert said["version"] == 2
+    assert store.active_version("words") == 2
+    assert stored_rows(store, "words", 1).tobytes() == KERAS_ROWS.tobytes()
+    assert [event.by for event in store.history("words")] == ["publish", "import by tester"]
+    assert store.rollback("words").active_version == 1
+
+
+def test_the_setting_of_the_store_is_honoured_and_the_option_is_stronger(tmp_path: Path) -> None:
+    path = gensim_data("toy-model.vec")
+    done(tmp_path, "import", path, "--table", "toy", EMBEDDING_STORE="set")
+    assert {name.split("/")[0] for name in contents(tmp_path)} == {"set"}
+    said = done(tmp_path, "list", "--json", EMBEDDING_STORE="set").json()
+    assert [table["table"] for table in said["tables"]] == ["toy"]
+    said = done(tmp_path, "list", "--json", "--store", "model_store", EMBEDDING_STORE="set").json()
+    assert said == {"tables": []}
+
+
+def test_brackets_in_names_and_notes_are_printed_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "glove[en].txt").write_text("hope 1 2\n")
+    ended = done(tmp_path, "import", "glove[en].txt", "--table", "words", "--note", "a [bold] note")
+    assert "file glove[en].txt" in ended.out
+    assert "note a [bold] note" in ended.out
+
+
+def test_a_note_that_looks_like_a_closing_tag_is_a_note(tmp_path: Path) -> None:
+    (tmp_path / "glove.txt").write_text("hope 1 2\n")
+    assert "[/docs]" in done(tmp_path, "import", "glove.txt", "--table", "words", "--note", "see [/docs]").out

@@ -1,0 +1,120 @@
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from service.backends import BACKENDS
+from service.settings import PREFIX, Settings
+
+DEFAULTS: dict[str, object] = {
+    "store": Path("model_store"),
+    "host": "127.0.0.1",
+    "port": 8000,
+    "workers": 1,
+    "backend": "numpy",
+    "admin_token": None,
+    "max_body_bytes": 16 * 1024 * 1024,
+    "max_ids": 262_144,
+    "max_response_bytes": 256 * 1024 * 1024,
+    "keep_loaded": 0,
+}
+
+FROM_ENVIRONMENT: dict[str, tuple[str, object]] = {
+    "store": ("/srv/tables", Path("/srv/tables")),
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("0", 0),
+    "workers": ("4", 4),
+    "backend": ("numpy", "numpy"),
+    "admin_token": ("secret", SecretStr("secret")),
+    "max_body_bytes": ("1", 1),
+    "max_ids": ("10", 10),
+    "max_response_bytes": ("4096", 4096),
+    "keep_loaded": ("2", 2),
+    "poll_seconds": ("0.25", 0.25),
+    "drain_seconds": ("3", 3),
+    "log_level": ("WARNING", "warning"),
+}
+
+REFUSED: dict[str, tuple[str, str]] = {
+    "a port that is no number": ("port", "eighty"),
+    "a port beyond": ("port", "65536"),
+    "a negative port": ("port", "-1"),
+    "no workers": ("workers", "0"),
+    "half a worker": ("workers", "1.5"),
+    "no workers said": ("workers", ""),
+    "a backend that is none": ("backend", "gpu"),
+    "no bytes": ("max_body_bytes", "0"),
+    "no ids": ("max_ids", "0"),
+    "no answer": ("max_response_bytes", "0"),
+    "negative versions": ("keep_loaded", "-1"),
+    "never polling": ("poll_seconds", "0"),
+    "polling that is no number": ("poll_seconds", "nan"),
+    "no time to finish": ("drain_seconds", "0"),
+    "a level that is none": ("log_level", "loud"),
+}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting but those of the test, and no file of settings in the working folder."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"{PREFIX}{name.upper()}", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), DEFAULTS.items(), ids=DEFAULTS.keys())
+def test_a_setting_that_is_not_made_has_its_default(name: str, value: object) -> None:
+    assert getattr(Settings(), name) == value
+
+
+@pytest.mark.parametrize(("name", "said"), FROM_ENVIRONMENT.items(), ids=FROM_ENVIRONMENT.keys())
+def test_the_environment_makes_a_setting(monkeypatch: pytest.MonkeyPatch, name: str, said: tuple[str, object]) -> None:
+    text, value = said
+    monkeypatch.setenv(f"EMBEDDING_{name.upper()}", text)
+    assert getattr(Settings(), name) == value
+
+
+def test_every_setting_is_tried_here() -> None:
+    assert FROM_ENVIRONMENT.keys() == Settings.model_fields.keys()
+
+
+def test_an_argument_is_stronger_than_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDDING_PORT", "9000")
+    assert Settings(port=9001).port == 9001
+
+
+@pytest.mark.parametrize(("name", "text"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_wrong_setting_is_refused_and_named(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(f"EMBEDDING_{name.upper()}", text)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    (finding,) = refused.value.errors()
+    assert finding["loc"] == (name,)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_backend_is_a_setting(name: str) -> None:
+    assert Settings(backend=name).backend == name
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1
+
+
+def test_a_variable_of_another_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDDING_SOMETHING_ELSE", "1")
+    monkeypatch.setenv("PORT", "1")
+    assert Settings().port == 8000
+
+
+def test_the_token_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDDING_ADMIN_TOKEN", "secret")
+    settings = Settings()
+    assert "secret" not in repr(settings) + str(settings) + settings.model_dump_json()
+    assert SecretStr in get_args(Settings.model_fields["admin_token"].annotation)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
