@@ -1,6 +1,6 @@
 """A table on its way into the store: what an importer reads and `TableStore.publish` writes. A leaf."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,10 +41,3 @@ def first_non_finite(vectors: NDArray[np.floating]) -> tuple[int, int] | None:
         return None
     row, column = np.argwhere(~np.isfinite(vectors))[0].tolist()
     return row, column
-
-
-def in_blocks(rows: NDArray[np.generic], block_bytes: int = 8 << 20) -> Iterator[NDArray[np.generic]]:
-    """`rows` cut into consecutive blocks of about this many bytes, at least one row each."""
-    step = max(1, block_bytes // max(1, rows.shape[1] * rows.itemsize))
-    for first in range(0, len(rows), step):
-        yield rows[first : first + step]

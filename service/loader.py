@@ -29,4 +29,4 @@ def load(store: TableStore, version: TableVersion, backend_name: str) -> LoadedT
         unk_id=manifest.unk_id,
         on_oov=manifest.on_oov,
     )
-    return LoadedTable(table, manifest, backend_name)
+    return LoadedTable(table, manifest, backend_name, folder.identity())

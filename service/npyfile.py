@@ -78,6 +78,8 @@ def read_header(file: BinaryIO, *, allow_objects: bool = False) -> NpyHeader:
         raise ValueError("the npy header cannot be read") from None
     if dtype.hasobject and not allow_objects:
         raise ValueError("the array holds pickled Python objects, which are never loaded")
+    if dtype.subdtype is not None:
+        raise ValueError(f"the dtype {dtype} has axes of its own")
     if any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"the npy header has the impossible shape {shape}")
     return NpyHeader(shape, fortran_order, dtype, file.tell())

@@ -20,13 +20,17 @@ class TableState(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LoadedTable:
-    """A version in memory with what its manifest says and the name of the backend that holds it."""
+    """A version in memory with what its manifest says and the name of the backend that holds it.
+
+    `folder` tells its folder from another one that takes its place under the same number.
+    """
 
     table: EmbeddingTable
     manifest: Manifest
     backend: str
+    folder: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class TableRegistry:
         self.entries = MappingProxyType({key: entry for key, entry in self.entries.items() if key != name})
 
     def missing(self) -> list[Entry]:
-        """Tables with an active version that are not served as the store says; what readiness waits for."""
+        """Tables with an active version that are not served in any version; what readiness waits for."""
         return [entry for entry in self.entries.values() if entry.state in (TableState.LOADING, TableState.UNAVAILABLE)]
 
 

@@ -5,6 +5,7 @@ The layout and its guarantees are written down in `model_store/README.md`. What 
 """
 
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ class TableStore:
         if not self.root.is_dir():
             return []
         folders = (path for path in self.root.iterdir() if TABLE_NAME.fullmatch(path.name))
-        return sorted(path.name for path in folders if path.is_dir() and _versions_in(path))
+        return sorted(path.name for path in folders if path.is_dir() and _may_have_versions(path))
 
     def versions(self, table: str) -> list[int]:
         """The versions of `table`, ascending; raises TableNotFound."""
@@ -287,7 +288,7 @@ class TableStore:
         text = self._read(table, _CURRENT)
         if text is None:
             return None
-        if not _VERSION_NAME.fullmatch(text.removesuffix("\n")):
+        if not text.endswith("\n") or not _VERSION_NAME.fullmatch(text[:-1]):
             raise Conflict(f"{_CURRENT} of table {table!r} holds {text[:40]!r} instead of a version")
         return int(text)
 
@@ -320,7 +321,7 @@ class TableStore:
     def _read(self, table: str, name: str) -> str | None:
         folder = self._folder(table)
         try:
-            return (folder / name).read_text(encoding="utf-8")
+            return (folder / name).read_bytes().decode()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, UnicodeDecodeError) as error:
@@ -335,7 +336,16 @@ def parse_version(text: str) -> int | None:
 def _versions_in(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if _VERSION_NAME.fullmatch(path.name))
+    with os.scandir(folder) as found:
+        return sorted(int(entry.name) for entry in found if _VERSION_NAME.fullmatch(entry.name) and entry.is_dir())
+
+
+def _may_have_versions(folder: Path) -> bool:
+    """A folder that cannot be read is a table too: one that is unavailable, and that must not hide the others."""
+    try:
+        return bool(_versions_in(folder))
+    except OSError:
+        return True
 
 
 def _check_name(name: str, pattern: re.Pattern[str], what: str) -> None:

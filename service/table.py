@@ -28,7 +28,7 @@ from service.vocabulary import Vocabulary
 _Narrow = TypeVar("_Narrow", bound=np.floating[Any])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class EmbeddingTable:
     """One version's rows, immutable, with Keras `Embedding` semantics. Safe to use from several threads.
 

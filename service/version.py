@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from pydantic import ValidationError
 
 from service import durable, npyfile
 from service.errors import DamagedVersion, InvalidTable
 from service.imported import ImportedTable, RowBlock, first_non_finite
-from service.manifest import FileRecord, Manifest
+from service.manifest import FileRecord, Manifest, describe
 from service.types import TableVersion
 from service.vocabulary import describe_duplicates
 
@@ -36,8 +37,15 @@ class VersionFolder:
         """The file that backends open."""
         return self.path / _VECTORS
 
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the folder: a folder that is put in its place has others. Raises OSError."""
+        found = self.path.stat()
+        return found.st_dev, found.st_ino
+
     def write(self, imported: ImportedTable, progress: Callable[[int], None]) -> Manifest:
         """Writes all files of a new version and reads them back; raises InvalidTable."""
+        _check_shape(imported)
+        _new_manifest(imported, {})  # what it would refuse is found before the rows are written
         files, tokens = _write_rows(self.path, imported, progress)
         if tokens:
             files[_VOCABULARY] = _write_vocabulary(self.path / _VOCABULARY, tokens)
@@ -52,7 +60,7 @@ class VersionFolder:
         except FileNotFoundError:
             raise DamagedVersion(self.table, f"{_MANIFEST} is missing") from None
         except (OSError, ValueError) as error:
-            raise DamagedVersion(self.table, f"{_MANIFEST}: {error}") from None
+            raise DamagedVersion(self.table, f"{_MANIFEST}: {_reason(error)}") from None
         if _VECTORS not in manifest.files:
             raise DamagedVersion(self.table, f"{_MANIFEST} does not list {_VECTORS}")
         unknown = sorted(manifest.files.keys() - _KNOWN_FILES)
@@ -67,8 +75,8 @@ class VersionFolder:
             self._check_size(name, record)
         try:
             _, rows = npyfile.map_rows(self.vectors)
-        except ValueError as error:
-            raise DamagedVersion(self.table, f"{_VECTORS}: {error}") from None
+        except (OSError, ValueError) as error:
+            raise DamagedVersion(self.table, f"{_VECTORS}: {_reason(error)}") from None
         if rows.shape != (manifest.num_embeddings, manifest.embedding_dim):
             raise DamagedVersion(
                 self.table,
@@ -97,8 +105,8 @@ class VersionFolder:
             return None
         try:
             tokens = _parse_tokens((self.path / _VOCABULARY).read_bytes().decode())
-        except (ValueError, FileNotFoundError) as error:
-            raise DamagedVersion(self.table, f"{_VOCABULARY}: {error}") from None
+        except (OSError, ValueError) as error:
+            raise DamagedVersion(self.table, f"{_VOCABULARY}: {_reason(error)}") from None
         if len(tokens) != manifest.num_embeddings:
             raise DamagedVersion(
                 self.table, f"{_VOCABULARY} has {len(tokens)} tokens for {manifest.num_embeddings} rows"
@@ -121,6 +129,17 @@ class VersionFolder:
             raise DamagedVersion(self.table, f"{name} has {found} bytes, {_MANIFEST} says {record.bytes}")
 
 
+def _check_shape(imported: ImportedTable) -> None:
+    shape = (imported.num_embeddings, imported.embedding_dim)
+    if min(shape) < 1:
+        raise InvalidTable(f"a table needs at least one row and one column, this one is {shape[0]} x {shape[1]}")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Without the path that an OSError quotes: clients are told the reason, and not where the store is."""
+    return (error.strerror or "it cannot be read") if isinstance(error, OSError) else str(error)
+
+
 def _new_manifest(imported: ImportedTable, files: dict[str, FileRecord]) -> bytes:
     try:
         manifest = Manifest(
@@ -133,8 +152,8 @@ def _new_manifest(imported: ImportedTable, files: dict[str, FileRecord]) -> byte
             source=dict(imported.source),
             created=datetime.now(UTC),
         )
-    except ValueError as error:
-        raise InvalidTable(str(error)) from None
+    except ValidationError as error:
+        raise InvalidTable(describe(error)) from None
     try:
         return manifest.to_json()
     except ValueError as error:
@@ -146,8 +165,6 @@ def _write_rows(
 ) -> tuple[dict[str, FileRecord], list[str]]:
     """Streams the rows into their file; gives the record of it, and the tokens that came with them."""
     shape = (imported.num_embeddings, imported.embedding_dim)
-    if min(shape) < 1:
-        raise InvalidTable(f"a table needs at least one row and one column, this one is {shape[0]} x {shape[1]}")
     tokens: list[str] = []
     rows = 0
     with durable.HashedFile(folder / _VECTORS) as file:

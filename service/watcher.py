@@ -7,11 +7,13 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from service.errors import Conflict, NotReady, ServiceError
+from service.errors import Conflict, LabelNotFound, NotReady, ServiceError, TableNotFound
 from service.loader import load
 from service.registry import Entry, LoadedTable, TableRegistry, TableState, failed
 from service.store import TableStore
@@ -20,6 +22,15 @@ from service.types import TableVersion
 
 _RETRY_SECONDS: Final = 10.0  # a version that could not be loaded is not read again at every poll
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which rows a request names: a table's active version, one of its versions, or what a label names."""
+
+    table: str
+    version: int | None = None
+    label: str | None = None
 
 
 class StoreWatcher:
@@ -40,8 +51,9 @@ class StoreWatcher:
         self._poll_seconds = poll_seconds
         self._keep_loaded = keep_loaded
         self._retry_at: dict[TableVersion, float] = {}
-        self._open: WeakValueDictionary[TableVersion, LoadedTable] = WeakValueDictionary()
-        self._kept: dict[str, OrderedDict[int, LoadedTable]] = {}
+        self._open: WeakValueDictionary[TableVersion, EmbeddingTable] = WeakValueDictionary()
+        self._folders: dict[TableVersion, tuple[int, int]] = {}
+        self._kept: dict[str, OrderedDict[int, EmbeddingTable]] = {}
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     # Active versions
@@ -66,6 +78,9 @@ class StoreWatcher:
 
     def refresh(self) -> None:
         """One pass over the store. Blocks; a table that cannot be loaded becomes UNAVAILABLE, nothing else."""
+        if self.registry.entries and not self.store.root.is_dir():
+            _log.warning("the store %s is out of reach; what is loaded serves on", self.store.root)
+            return
         names = self.store.tables()
         for gone in self.registry.entries.keys() - set(names):
             self.registry.drop(gone)
@@ -83,10 +98,19 @@ class StoreWatcher:
         if active is None:
             idle = Entry(name, None, TableState.AVAILABLE, reason="no version is active")
             self._put(idle if entry.loaded is None else failed(entry, None, "the store names no active version"))
-        elif entry.loaded is not None and entry.loaded.table.identity.version == active:
+        elif entry.loaded is not None and self._is_still(entry.loaded, active):
             self._put(Entry(name, active, TableState.READY, entry.loaded))
         else:
             self._load_active(entry, TableVersion(name, active))
+
+    def _is_still(self, loaded: LoadedTable, active: int) -> bool:
+        """Whether the active version is the one that is loaded, and not another folder in its place."""
+        if loaded.table.identity.version != active:
+            return False
+        try:
+            return self.store.version(loaded.table.identity).identity() == loaded.folder
+        except (ServiceError, OSError):  # it has vanished below us: what is mapped serves on
+            return True
 
     def _put(self, entry: Entry) -> None:
         if self.registry.entries.get(entry.name) != entry:
@@ -111,48 +135,77 @@ class StoreWatcher:
 
     # Other versions
 
-    async def older(self, version: TableVersion) -> EmbeddingTable:
-        """A version that need not be the active one, opened if it is not open.
+    async def resolve(self, targets: Iterable[Target], entries: Mapping[str, Entry]) -> dict[Target, EmbeddingTable]:
+        """The table of every target, each version opened once; what `entries` serve is taken from there.
 
-        Raises TableNotFound, VersionNotFound, and NotReady with the reason if it cannot be loaded.
+        All labels are read in one step, so that those of one table agree. Raises TableNotFound,
+        VersionNotFound, LabelNotFound, and NotReady with the reason if a version cannot be loaded.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._disk, self._open_older, version)
-
-    async def labelled(self, name: str, label: str) -> EmbeddingTable:
-        """The version that a label names, as `older` gives it; raises LabelNotFound besides."""
-        loop = asyncio.get_running_loop()
-        version = await loop.run_in_executor(self._disk, self.store.labelled, name, label)
-        return self.served(version) or await self.older(version)
-
-    def served(self, version: TableVersion) -> EmbeddingTable | None:
-        """The table of this version if it is the one that is served, else None."""
-        entry = self.registry.entries.get(version.name)
-        if entry is None or entry.loaded is None or entry.loaded.table.identity != version:
-            return None
-        return entry.loaded.table
+        found = {target: _served(target, entries) for target in targets}
+        if any(table is None for table in found.values()):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._disk, self._resolve, found, entries)
+        return {target: table for target, table in found.items() if table is not None}
 
     def is_open(self, version: TableVersion) -> bool:
         """Whether the version is in memory, active or not."""
-        return self.served(version) is not None or version in self._open
+        return version in self._open
+
+    def _resolve(
+        self, found: Mapping[Target, EmbeddingTable | None], entries: Mapping[str, Entry]
+    ) -> dict[Target, EmbeddingTable]:
+        tables = {target.table for target, table in found.items() if table is None and target.label is not None}
+        labels = {name: self.store.labels(name) for name in tables}
+        return {
+            target: table or self._of_version(_version_of(target, labels), entries) for target, table in found.items()
+        }
+
+    def _of_version(self, version: TableVersion, entries: Mapping[str, Entry]) -> EmbeddingTable:
+        return _served(Target(version.name, version.version), entries) or self._open_older(version)
 
     def _open_older(self, version: TableVersion) -> EmbeddingTable:
-        self.store.version(version)  # it may have been deleted while it was kept open
+        folder = self.store.version(version)  # it may have been deleted while it was kept open
         try:
-            loaded = self._open.get(version) or self._load(version)
+            table = self._open.get(version)
+            if table is None or self._folders.get(version) != folder.identity():
+                table = self._load(version).table
         except (Conflict, OSError) as error:
-            raise NotReady(version.name, str(error)) from error
-        self._keep(loaded)
-        return loaded.table
+            reason = str(error) if isinstance(error, Conflict) else "it cannot be read"
+            raise NotReady(version.name, reason) from error
+        self._keep(table)
+        return table
 
-    def _keep(self, loaded: LoadedTable) -> None:
-        identity = loaded.table.identity
-        kept = self._kept.setdefault(identity.name, OrderedDict())
-        kept[identity.version] = loaded
-        kept.move_to_end(identity.version)
+    def _keep(self, table: EmbeddingTable) -> None:
+        kept = self._kept.setdefault(table.identity.name, OrderedDict())
+        kept[table.identity.version] = table
+        kept.move_to_end(table.identity.version)
         while len(kept) > self._keep_loaded:
             kept.popitem(last=False)
 
     def _load(self, version: TableVersion) -> LoadedTable:
         loaded = load(self.store, version, self._backend)
-        self._open[version] = loaded
+        self._open[version] = loaded.table
+        self._folders[version] = loaded.folder
         return loaded
+
+
+def _served(target: Target, entries: Mapping[str, Entry]) -> EmbeddingTable | None:
+    """What is served already, without a look at the disk; raises TableNotFound, and NotReady for an active version."""
+    entry = entries.get(target.table)
+    if entry is None:
+        raise TableNotFound(target.table)
+    if target.label is not None:
+        return None
+    if target.version is None:
+        return entry.table()
+    loaded = entry.loaded
+    return loaded.table if loaded is not None and loaded.table.identity.version == target.version else None
+
+
+def _version_of(target: Target, labels: Mapping[str, Mapping[str, int]]) -> TableVersion:
+    if target.label is None:
+        assert target.version is not None  # noqa: S101  (an active version is never looked for on disk)
+        return TableVersion(target.table, target.version)
+    if target.label not in labels[target.table]:
+        raise LabelNotFound(target.table, target.label)
+    return TableVersion(target.table, labels[target.table][target.label])

@@ -115,7 +115,7 @@ def test_a_replaced_table_dies_with_its_last_reader(tmp_path: Path) -> None:
     registry.swap(ready(loaded(tmp_path)))
     reader = registry.entry("words")
     assert reader.loaded is not None
-    old = weakref.ref(reader.loaded)
+    old = weakref.ref(reader.loaded.table)
     registry.swap(ready(loaded(tmp_path)))
     assert old() is not None
     del reader

@@ -1,5 +1,7 @@
 import asyncio
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from service.registry import Entry, TableRegistry, TableState
 from service.store import TableStore
 from service.table import EmbeddingTable
 from service.types import RowArray, TableVersion
-from service.watcher import StoreWatcher
+from service.watcher import StoreWatcher, Target
 from tests.world import KERAS_ROWS, KERAS_TOKENS, publish
 
 ALL = np.arange(7)
@@ -206,13 +208,50 @@ def test_a_current_that_names_no_version_is_unavailable(store: TableStore) -> No
         assert "no version 9" in (entry(watcher).reason or "")
 
 
+def test_a_table_that_may_not_be_read_is_unavailable_and_the_others_are_served() -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    root = Path(tempfile.mkdtemp())
+    try:
+        root.chmod(0o755)
+        store = TableStore(root)
+        publish(store, "closed", KERAS_ROWS)
+        publish(store, "words", KERAS_ROWS)
+        (root / "closed").chmod(0)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_states_as_nobody(store))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        shutil.rmtree(root)
+
+
+def _states_as_nobody(store: TableStore) -> int:
+    os.setuid(65534)
+    with following(store) as watcher:
+        states = {name: found.state for name, found in watcher.registry.entries.items()}
+    return 0 if states == {"closed": TableState.UNAVAILABLE, "words": TableState.READY} else 1
+
+
 # Other versions
+
+
+async def older(watcher: StoreWatcher, version: TableVersion) -> EmbeddingTable:
+    return await resolved(watcher, Target(version.name, version.version))
+
+
+async def labelled(watcher: StoreWatcher, name: str, label: str) -> EmbeddingTable:
+    return await resolved(watcher, Target(name, label=label))
+
+
+async def resolved(watcher: StoreWatcher, target: Target) -> EmbeddingTable:
+    return (await watcher.resolve([target], watcher.registry.entries))[target]
 
 
 def test_another_version_is_opened_when_it_is_asked_for(store: TableStore) -> None:
     async def ask(watcher: StoreWatcher) -> EmbeddingTable:
         assert not watcher.is_open(TableVersion("words", 2))
-        return await watcher.older(TableVersion("words", 2))
+        return await older(watcher, TableVersion("words", 2))
 
     with following(store) as watcher:
         table = asyncio.run(ask(watcher))
@@ -229,7 +268,7 @@ def test_as_many_other_versions_stay_open_as_were_asked_for(
 
     async def ask(watcher: StoreWatcher) -> None:
         for version in (2, 3, 4):
-            await watcher.older(TableVersion("words", version))
+            await older(watcher, TableVersion("words", version))
 
     with following(store, keep_loaded) as watcher:
         asyncio.run(ask(watcher))
@@ -244,7 +283,7 @@ def test_the_version_used_longest_ago_is_closed_first(store: TableStore) -> None
 
     async def ask(watcher: StoreWatcher) -> None:
         for version in (2, 3, 2, 4):
-            await watcher.older(TableVersion("words", version))
+            await older(watcher, TableVersion("words", version))
 
     with following(store, keep_loaded=2) as watcher:
         asyncio.run(ask(watcher))
@@ -253,7 +292,7 @@ def test_the_version_used_longest_ago_is_closed_first(store: TableStore) -> None
 
 def test_a_version_in_use_is_opened_once(store: TableStore) -> None:
     async def ask(watcher: StoreWatcher) -> tuple[EmbeddingTable, EmbeddingTable]:
-        return await watcher.older(TableVersion("words", 2)), await watcher.older(TableVersion("words", 2))
+        return await older(watcher, TableVersion("words", 2)), await older(watcher, TableVersion("words", 2))
 
     with following(store, keep_loaded=1) as watcher:
         first, second = asyncio.run(ask(watcher))
@@ -262,10 +301,10 @@ def test_a_version_in_use_is_opened_once(store: TableStore) -> None:
 
 def test_a_deleted_version_is_not_served_from_memory(store: TableStore) -> None:
     async def ask(watcher: StoreWatcher) -> None:
-        await watcher.older(TableVersion("words", 2))
+        await older(watcher, TableVersion("words", 2))
         store.delete_version("words", 2)
         with pytest.raises(VersionNotFound):
-            await watcher.older(TableVersion("words", 2))
+            await older(watcher, TableVersion("words", 2))
 
     with following(store, keep_loaded=3) as watcher:
         asyncio.run(ask(watcher))
@@ -279,7 +318,7 @@ def test_a_deleted_version_is_not_served_from_memory(store: TableStore) -> None:
 def test_a_version_that_is_not_there_is_named(store: TableStore, version: TableVersion, error: type[Exception]) -> None:
     async def ask(watcher: StoreWatcher) -> None:
         with pytest.raises(error, match=version.name):
-            await watcher.older(version)
+            await older(watcher, version)
 
     with following(store) as watcher:
         asyncio.run(ask(watcher))
@@ -290,7 +329,7 @@ def test_another_version_that_is_damaged_is_not_ready(store: TableStore) -> None
 
     async def ask(watcher: StoreWatcher) -> None:
         with pytest.raises(NotReady, match=r"vectors\.npy"):
-            await watcher.older(TableVersion("words", 2))
+            await older(watcher, TableVersion("words", 2))
 
     with following(store) as watcher:
         asyncio.run(ask(watcher))
@@ -301,9 +340,9 @@ def test_a_label_is_followed_to_its_version(store: TableStore) -> None:
         found = []
         for version in (1, 2):
             store.set_label("words", "stable", version)
-            found.append((await watcher.labelled("words", "stable")).identity.version)
+            found.append((await labelled(watcher, "words", "stable")).identity.version)
         with pytest.raises(LabelNotFound):
-            await watcher.labelled("words", "canary")
+            await labelled(watcher, "words", "canary")
         return found
 
     with following(store) as watcher:
@@ -316,17 +355,46 @@ def test_a_label_of_a_table_that_is_not_there_names_the_table(store: TableStore,
 
     async def ask(watcher: StoreWatcher) -> None:
         with pytest.raises(TableNotFound, match=name):
-            await watcher.labelled(name, "stable")
+            await labelled(watcher, name, "stable")
 
     with following(store) as watcher:
         asyncio.run(ask(watcher))
 
 
-def test_served_gives_only_the_version_that_is_served(store: TableStore) -> None:
+def test_what_is_served_is_not_opened_again(store: TableStore) -> None:
     with following(store) as watcher:
-        assert watcher.served(TableVersion("words", 1)) is watcher.registry.get("words")
-        assert watcher.served(TableVersion("words", 2)) is None
-        assert watcher.served(TableVersion("nothing", 1)) is None
+        active = watcher.registry.get("words")
+        assert asyncio.run(older(watcher, TableVersion("words", 1))) is active
+        assert asyncio.run(resolved(watcher, Target("words"))) is active
+
+
+def test_a_version_named_several_times_in_a_request_is_opened_once(store: TableStore) -> None:
+    store.set_label("words", "next", 2)
+    targets = [Target("words", 2), Target("words", label="next"), Target("words")]
+
+    async def ask(watcher: StoreWatcher) -> dict[Target, EmbeddingTable]:
+        return await watcher.resolve(targets, watcher.registry.entries)
+
+    with following(store, keep_loaded=0) as watcher:
+        found = asyncio.run(ask(watcher))
+        assert found[targets[0]] is found[targets[1]]
+        assert found[targets[2]] is watcher.registry.get("words")
+
+
+def test_another_folder_under_the_same_number_is_opened_anew(store: TableStore) -> None:
+    publish(store, "other", KERAS_ROWS * 3)
+    with following(store) as watcher:
+        (store.root / "words" / "1").rename(store.root / "gone")
+        (store.root / "other" / "1").rename(store.root / "words" / "1")
+        watcher.refresh()
+        assert np.array_equal(rows(watcher.registry.get("words")), KERAS_ROWS * 3)
+
+
+def test_a_store_that_is_out_of_reach_leaves_what_is_loaded(store: TableStore) -> None:
+    with following(store) as watcher:
+        store.root.rename(store.root.with_name("away"))
+        watcher.refresh()
+        assert np.array_equal(rows(watcher.registry.get("words")), KERAS_ROWS)
 
 
 # Following on and on

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import orjson
 from starlette.responses import Response
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -13,7 +12,6 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
-JSON: Final = b"application/json"
 PROBLEM: Final = b"application/problem+json"
 
 
@@ -24,11 +22,6 @@ class Answer:
     status: int
     headers: Headers
     body: bytes | memoryview
-
-
-def json_answer(content: object, status: int = 200) -> Answer:
-    """`content` as JSON."""
-    return Answer(status, [(b"content-type", JSON)], orjson.dumps(content))
 
 
 async def send_answer(send: Send, answer: Answer) -> None:

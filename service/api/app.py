@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 
 from service import __version__
 from service.api.answer import AnswerResponse
-from service.api.binary_body import Limits, reject_query
+from service.api.binary_body import reject_query
 from service.api.body import ClientDisconnected
 from service.api.documentation import DESCRIPTION, LOOKUP, MULTI_LOOKUP
 from service.api.errors import internal, problem
 from service.api.front import MULTI, Front, Lookups, route_of
 from service.api.health import health_router
+from service.api.limits import Limits
 from service.api.lookup import LookupEndpoint
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import MultiLookupEndpoint
@@ -41,7 +42,7 @@ def create_service(settings: Settings, registry: TableRegistry, watcher: StoreWa
     """Joins the endpoints over one registry."""
     limits = Limits(settings.max_body_bytes, settings.max_ids, settings.max_response_bytes)
     single = LookupEndpoint(registry, watcher, limits, counters)
-    lookups = Lookups(single, MultiLookupEndpoint(registry, single, limits, counters), registry, counters)
+    lookups = Lookups(single, MultiLookupEndpoint(registry, watcher, limits, counters), registry, counters)
     app = FastAPIOffline(
         redoc_url=None,
         static_url="/docs-assets",
@@ -61,10 +62,10 @@ def create_service(settings: Settings, registry: TableRegistry, watcher: StoreWa
 
 def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
     async def lookup(request: Request) -> Response:
-        target = route_of(request.scope["path"])
-        if target is None:
+        address = route_of(request.scope["path"])
+        if address is None:
             raise RouteNotFound(f"nothing is served at {request.scope['path']!r}")
-        return AnswerResponse(await lookups.answer(target, request.scope, request.receive))
+        return AnswerResponse(await lookups.answer(address, request.scope, request.receive))
 
     base = "/v1/tables/{table}"
     paths = {

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from service import npyfile
-from service.api.json_body import check_ids_limit, check_weights
+from service.api.json_body import check_weights
+from service.api.limits import Limits
 from service.api.media import NPY, NPZ, OCTETS
 from service.api.nested import MAX_AXES
 from service.api.options import SCALAR_FIELDS, Scalars, from_query_text, read_scalars
@@ -24,16 +25,10 @@ from service.types import IdBatch, LookupRequest, MaskArray, WeightArray
 
 _RAW_DTYPES: Final[dict[str, np.dtype[Any]]] = {"int64": np.dtype("<i8"), "int32": np.dtype("<i4")}
 _SHAPE: Final = re.compile(r"[0-9]{1,18}(,[0-9]{1,18})*")
+_LONGEST_QUERY: Final = 4096  # bytes; what is longer is neither parsed nor kept in a cache
+_MOST_ENTRIES: Final = 64
+_ENTRY: Final = b"PK\x01\x02"
 _MEMBERS: Final = frozenset({"ids", "mask", "weights", "offsets"})
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request may hold."""
-
-    max_body_bytes: int
-    max_ids: int
-    max_response_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +47,25 @@ Decoder: TypeAlias = Callable[[bytes, Query, Limits], Decoded]
 def reject_query(query_string: bytes, why: str) -> None:
     """Raises InvalidRequest that names the first query parameter, if there is one."""
     if query_string:
+        _check_query_length(query_string)
         for name, _ in _pairs(query_string):
             raise InvalidRequest(f"query parameter {name!r} {why}", field=name)
 
 
-@lru_cache(maxsize=256)
 def read_query(query_string: bytes, media: str) -> Query:
     """The query parameters of a request with a body of this type; raises InvalidRequest that names a wrong one."""
+    _check_query_length(query_string)
+    return _read_query(query_string, media)
+
+
+def _check_query_length(query_string: bytes) -> None:
+    if len(query_string) > _LONGEST_QUERY:
+        name = query_string.partition(b"=")[0][:64].decode("latin-1")
+        raise InvalidRequest(f"the query has more than {_LONGEST_QUERY} bytes", field=name)
+
+
+@lru_cache(maxsize=256)
+def _read_query(query_string: bytes, media: str) -> Query:
     allowed = SCALAR_FIELDS | ({"ids_dtype", "shape"} if media == OCTETS else frozenset())
     texts: dict[str, str] = {}
     for name, text in _pairs(query_string):
@@ -102,7 +109,7 @@ def _raw(body: bytes, query: Query, limits: Limits) -> Decoded:
     shape = (len(ids),) if query.shape is None else query.shape
     if math.prod(shape) != len(ids):
         raise InvalidRequest(f"shape {list(shape)} does not hold the {len(ids)} ids of the body", field="shape")
-    check_ids_limit(Layout(shape), limits.max_ids)
+    limits.check_ids(Layout(shape))
     scalars = read_scalars(query.given, weighted=False)
     return LookupRequest(IdBatch(ids, Layout(shape)), options=scalars.options), scalars
 
@@ -135,6 +142,8 @@ def _parse(what: str, data: bytes, field: str) -> AnyArray:
 
 
 def _read_members(body: bytes, limits: Limits) -> dict[str, AnyArray]:
+    if body.count(_ENTRY) > _MOST_ENTRIES:  # zipfile would read them all before it could be asked how many
+        raise InvalidRequest(f"the npz archive has more than {_MOST_ENTRIES} members")
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             members = _inflate(archive, limits.max_body_bytes)
@@ -173,7 +182,7 @@ def _batch(ids: AnyArray, offsets: AnyArray | None, limits: Limits) -> IdBatch:
     if ids.ndim > MAX_AXES:
         raise InvalidRequest(f"ids have more than {MAX_AXES} axes", field="ids")
     layout = Layout(ids.shape) if offsets is None else _ragged(ids, offsets)
-    check_ids_limit(layout, limits.max_ids)
+    limits.check_ids(layout)
     return _int64(ids, layout)
 
 

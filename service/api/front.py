@@ -9,14 +9,14 @@ from starlette.types import ASGIApp
 from service.api.answer import Answer, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
 from service.api.errors import internal, problem
-from service.api.lookup import LookupEndpoint, Target, target_of
+from service.api.lookup import Address, LookupEndpoint, address_of
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
 from service.errors import OutOfVocabulary, ServiceError
 from service.metrics import Counters
 from service.registry import TableRegistry
 
-MULTI: Final = Target("", "multi")
+MULTI: Final = Address("", "multi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class Lookups:
     registry: TableRegistry
     counters: Counters
 
-    async def answer(self, target: Target, scope: Scope, receive: Receive) -> Answer:
+    async def answer(self, address: Address, scope: Scope, receive: Receive) -> Answer:
         """An answer for every request; raises only ClientDisconnected."""
         try:
-            if target is MULTI:
+            if address is MULTI:
                 answer = await self.multi.answer(scope, receive)
             else:
-                answer = await self.single.answer(target, scope, receive)
+                answer = await self.single.answer(address, scope, receive)
         except ServiceError as error:
             answer = self._problem(error)
         except ItemError as error:
@@ -46,8 +46,8 @@ class Lookups:
             raise
         except Exception as error:  # noqa: BLE001  (the last line: a fault of ours must not be a lost connection)
             answer = internal(error)
-        endpoint = "multi_lookup" if target is MULTI else "lookup"
-        table = target.table if target.table in self.registry.entries else ""  # bounds the metrics' memory
+        endpoint = "multi_lookup" if address is MULTI else "lookup"
+        table = address.table if address.table in self.registry.entries else ""  # bounds the metrics' memory
         self.counters.add("embedding_requests", (table, endpoint, str(answer.status)))
         return answer
 
@@ -57,9 +57,9 @@ class Lookups:
         return problem(error, extra)
 
 
-def route_of(path: str) -> Target | None:
-    """The target of a lookup's path, None for every other path."""
-    return MULTI if path == MULTI_PATH else target_of(path)
+def route_of(path: str) -> Address | None:
+    """The address of a lookup, None for every other path."""
+    return MULTI if path == MULTI_PATH else address_of(path)
 
 
 class Front:
@@ -70,12 +70,12 @@ class Front:
         self._behind = behind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        target = route_of(scope["path"]) if scope["type"] == "http" else None
-        if target is None:
+        address = route_of(scope["path"]) if scope["type"] == "http" else None
+        if address is None:
             await self._behind(scope, receive, send)
             return
         try:
-            answer = await self._lookups.answer(target, scope, receive)
+            answer = await self._lookups.answer(address, scope, receive)
         except ClientDisconnected:
             return
         await send_answer(send, answer)

@@ -13,6 +13,7 @@ NPZ: Final = "application/x-npz"
 OFFERED: Final = (JSON, OCTETS, NPY, NPZ)
 """What lookups take and give; the first is given where the client has no preference."""
 
+_LONGEST_HEADER: Final = 4096  # bytes; what is longer is neither parsed nor kept in a cache
 _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 _IDENTITY: Final = frozenset({b"", b"identity"})
 
@@ -31,7 +32,11 @@ def body_type(scope: Scope) -> str:
     if coding is not None and coding.strip().lower() not in _IDENTITY:
         raise UnsupportedMediaType(f"Content-Encoding {coding.decode('latin-1')!r} is not supported")
     content_type = header(scope, b"content-type")
-    return JSON if content_type is None else _body_type(content_type)
+    if content_type is None:
+        return JSON
+    if len(content_type) > _LONGEST_HEADER:
+        raise UnsupportedMediaType(f"Content-Type has more than {_LONGEST_HEADER} bytes")
+    return _body_type(content_type)
 
 
 @lru_cache(maxsize=128)
@@ -50,7 +55,11 @@ def _body_type(content_type: bytes) -> str:
 def answer_type(scope: Scope, offered: tuple[str, ...] = OFFERED) -> str:
     """The media type to answer in; raises NotAcceptable if `Accept` leaves none of `offered`."""
     accept = header(scope, b"accept")
-    return offered[0] if accept is None else _negotiate(accept, offered)
+    if accept is None:
+        return offered[0]
+    if len(accept) > _LONGEST_HEADER:
+        raise NotAcceptable(f"Accept has more than {_LONGEST_HEADER} bytes")
+    return _negotiate(accept, offered)
 
 
 @lru_cache(maxsize=256)

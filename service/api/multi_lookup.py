@@ -1,32 +1,31 @@
 """`POST /v1/lookup`: several lookups in one request, all from one snapshot, all or none."""
 
+import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from service.api.answer import Answer, Receive, Scope
-from service.api.binary_body import Limits, reject_query
+from service.api.binary_body import reject_query
 from service.api.body import read_body
-from service.api.encodings import dump_json, json_object
-from service.api.json_body import JsonBody, LongInteger, as_object, check_ids_limit, read_fields
-from service.api.lookup import LookupEndpoint, Target, check_answer_size, check_encoded_size
+from service.api.encodings import check_answer_size, write_json
+from service.api.json_body import JsonBody, LongInteger, as_object, read_fields
+from service.api.json_text import JsonText
+from service.api.limits import Limits
+from service.api.lookup import version_of
 from service.api.media import JSON, answer_type, body_type
 from service.api.nested import json_type
 from service.api.options import SCALAR_FIELDS, Scalars
-from service.errors import (
-    InvalidRequest,
-    MethodNotAllowed,
-    ServiceError,
-    TableNotFound,
-    UnsupportedMediaType,
-)
-from service.layout import Layout
+from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, TableNotFound, UnsupportedMediaType
 from service.metrics import Counters
 from service.registry import Entry, TableRegistry
 from service.table import EmbeddingTable
 from service.types import LookupRequest
+from service.watcher import StoreWatcher, Target
 
 PATH: Final = "/v1/lookup"
 _TARGET_FIELDS: Final = frozenset({"table", "version", "label"})
+_TURN: Final = 32  # lookups between two turns of the event loop
+_T = TypeVar("_T")
 _ITEM_FIELDS: Final = SCALAR_FIELDS | _TARGET_FIELDS | {"ids", "tokens", "mask", "weights"}
 
 
@@ -42,9 +41,9 @@ class ItemError(Exception):
 class MultiLookupEndpoint:
     """Answers several lookups at once. Raises ServiceError, and ItemError for one that has an index."""
 
-    def __init__(self, registry: TableRegistry, single: LookupEndpoint, limits: Limits, counters: Counters) -> None:
+    def __init__(self, registry: TableRegistry, watcher: StoreWatcher, limits: Limits, counters: Counters) -> None:
         self._registry = registry
-        self._single = single
+        self._watcher = watcher
         self._limits = limits
         self._counters = counters
 
@@ -58,59 +57,85 @@ class MultiLookupEndpoint:
         body = JsonBody(await read_body(scope, receive, self._limits.max_body_bytes))
         reject_query(scope["query_string"], "is not taken with a JSON body, which has fields")
         items = _items(body)
-        snapshot = self._registry.entries
-        tables = [await _of_item(i, self._table, i, body, snapshot) for i in range(len(items))]
-        return self._answer(items, body, tables)
+        self._limits.check_count("lookups", len(items))
+        entries = self._registry.entries
+        targets = [_in_item(index, _target, index, body, entries) for index in range(len(items))]
+        tables = await self._resolve(targets, entries)
+        return await self._answer(items, body, tables)
 
-    def _answer(self, items: list[Any], body: JsonBody, tables: list[EmbeddingTable]) -> Answer:
-        """All after the tables are taken: nothing is awaited, so nothing can change in between."""
+    async def _resolve(self, targets: list[Target], entries: Mapping[str, Entry]) -> list[EmbeddingTable]:
+        """The tables of all lookups, of one snapshot; each named version and label is looked at once."""
+        try:
+            found = await self._watcher.resolve(set(targets), entries)
+        except ServiceError as error:
+            raise ItemError(await self._first_failing(targets, entries), error) from error
+        return [found[target] for target in targets]
+
+    async def _first_failing(self, targets: list[Target], entries: Mapping[str, Entry]) -> int:
+        for target in dict.fromkeys(targets):
+            try:
+                await self._watcher.resolve([target], entries)
+            except ServiceError:
+                return targets.index(target)
+        return 0  # it has been put right in the meantime
+
+    async def _answer(self, items: list[Any], body: JsonBody, tables: list[EmbeddingTable]) -> Answer:
+        """The tables are taken: whatever happens between two lookups, they are of one snapshot."""
         ids = size = 0
         requests: list[tuple[LookupRequest, Scalars]] = []
         for index, (item, table) in enumerate(zip(items, tables, strict=True)):
             request, scalars = _in_item(index, self._request, index, item, body)
             ids += request.batch.layout.total
-            check_ids_limit(Layout((ids,)), self._limits.max_ids)
-            size = _in_item(index, check_answer_size, table, request, self._limits, size)
+            _in_item(index, self._limits.check_count, "ids", ids)
+            size = _in_item(index, check_answer_size, table, request, JSON, scalars, self._limits, size)
             requests.append((request, scalars))
-        results = []
+            await _give_way(index)
+        text = JsonText(self._limits)
+        text.write(b'{"results":[')
         for index, ((request, scalars), table) in enumerate(zip(requests, tables, strict=True)):
             result = _in_item(index, table.lookup, request)
-            results.append(json_object(result, table.identity, scalars.encoding))
+            text.write(b"," if index else b"")
+            _in_item(index, write_json, text, result, table.identity, scalars.encoding)
+            await _give_way(index)
+        text.write(b"]}")
         for (request, _), table in zip(requests, tables, strict=True):
             self._counters.add("embedding_ids", (table.identity.name,), request.batch.layout.total)
-        encoded = dump_json({"results": results})
-        check_encoded_size(len(encoded), self._limits)
-        return Answer(200, [(b"content-type", JSON.encode())], encoded)
+        return Answer(200, [(b"content-type", JSON.encode())], text.joined())
 
     def _request(self, index: int, item: dict[str, Any], body: JsonBody) -> tuple[LookupRequest, Scalars]:
         fields = {name: value for name, value in item.items() if name not in _TARGET_FIELDS}
-        return read_fields(fields, lambda: body.exact["lookups"][index], self._limits.max_ids)
-
-    async def _table(self, index: int, body: JsonBody, snapshot: Mapping[str, Entry]) -> EmbeddingTable:
-        fields = as_object(body.value["lookups"][index], _ITEM_FIELDS, "a lookup")
-        name = fields.get("table")
-        if not isinstance(name, str):
-            raise InvalidRequest(f"table must be a string, not {json_type(name)}", field="table")
-        if name not in snapshot:
-            raise TableNotFound(name)
-        if "version" in fields and "label" in fields:
-            raise InvalidRequest("either version or label may be given, not both", field="version")
-        if "version" in fields:
-            version = fields["version"]
-            if isinstance(version, float):  # or an integer beyond 64 bits
-                version = body.exact["lookups"][index]["version"]
-            return await self._single.named(Target(name, "versions", _version(version)))
-        if "label" in fields:
-            if not isinstance(fields["label"], str):
-                raise InvalidRequest(f"label must be a string, not {json_type(fields['label'])}", field="label")
-            return await self._single.named(Target(name, "labels", fields["label"]))
-        return snapshot[name].table()
+        return read_fields(fields, lambda: body.exact["lookups"][index], self._limits)
 
 
-def _version(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | LongInteger):
-        raise InvalidRequest(f"version must be an integer, not {json_type(value)}", field="version")
-    return str(value)
+async def _give_way(index: int) -> None:
+    if index % _TURN == _TURN - 1:
+        await asyncio.sleep(0)
+
+
+def _target(index: int, body: JsonBody, entries: Mapping[str, Entry]) -> Target:
+    fields = as_object(body.value["lookups"][index], _ITEM_FIELDS, "a lookup")
+    name = fields.get("table")
+    if not isinstance(name, str):
+        raise InvalidRequest(f"table must be a string, not {json_type(name)}", field="table")
+    if name not in entries:
+        raise TableNotFound(name)
+    if "version" in fields and "label" in fields:
+        raise InvalidRequest("either version or label may be given, not both", field="version")
+    if "version" in fields:
+        version = fields["version"]
+        if isinstance(version, float):  # or an integer beyond 64 bits
+            version = body.exact["lookups"][index]["version"]
+        return Target(name, version=version_of(name, _digits(version)))
+    label = fields.get("label")
+    if "label" in fields and not isinstance(label, str):
+        raise InvalidRequest(f"label must be a string, not {json_type(label)}", field="label")
+    return Target(name, label=label)
+
+
+def _digits(version: object) -> str:
+    if isinstance(version, bool) or not isinstance(version, int | LongInteger):
+        raise InvalidRequest(f"version must be an integer, not {json_type(version)}", field="version")
+    return str(version)
 
 
 def _items(body: JsonBody) -> list[Any]:
@@ -120,14 +145,7 @@ def _items(body: JsonBody) -> list[Any]:
     return lookups
 
 
-async def _of_item(index: int, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
-    try:
-        return await function(*arguments)
-    except ServiceError as error:
-        raise ItemError(index, error) from error
-
-
-def _in_item(index: int, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
+def _in_item(index: int, function: Callable[..., _T], *arguments: object) -> _T:
     try:
         return function(*arguments)
     except ServiceError as error:

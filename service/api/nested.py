@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
 
+from service.api.limits import Limits
 from service.errors import InvalidRequest
 from service.layout import Layout
 
 MAX_AXES: Final = 32
 
 
-def flatten(value: object, name: str) -> tuple[list[Any], Layout]:
+def flatten(value: object, name: str, limits: Limits) -> tuple[list[Any], Layout]:
     """The elements of `value` in order, and how they are arranged.
 
     One sequence, a batch of sequences (which may be ragged), or deeper rectangular nesting of up to
@@ -29,6 +30,8 @@ def flatten(value: object, name: str) -> tuple[list[Any], Layout]:
         if len(shape) == MAX_AXES:
             raise InvalidRequest(f"{name} is nested more than {MAX_AXES} deep", field=name)
         lengths = list(map(len, level))
+        limits.check_count("sequences", len(level))
+        limits.check_count(name, sum(lengths))
         level = list(chain.from_iterable(level))
         shape = (*shape, max(lengths))
     if len(shape) == 2:

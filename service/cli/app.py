@@ -45,3 +45,8 @@ def main() -> None:
     except (ServiceError, OSError) as error:
         complain(error)
         sys.exit(exit_code(error))
+    except MemoryError:
+        complain(MemoryError("this does not fit into memory"))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

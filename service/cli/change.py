@@ -57,7 +57,7 @@ def prune(
     table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="One table; all without it.")] = None,
     keep: Annotated[int, typer.Option("--keep", min=0, help="How many of the newest versions stay.")] = 2,
     older_than_days: Annotated[
-        float, typer.Option("--older-than-days", min=0, help="Remove only versions older than this.")
+        float, typer.Option("--older-than-days", min=0, max=36_500, help="Remove only versions older than this.")
     ] = 0.0,
     store: StoreOption = None,
     json: JsonOption = False,

@@ -44,7 +44,10 @@ JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON 
 TableArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table.")]
 
 # Names, notes and errors are users' text: what looks like markup in them is not.
+_PIPE_WIDTH: Final = 1000  # what reads a pipe folds lines itself, or wants them whole
 out = Console(soft_wrap=True, highlight=False, markup=False)
+if not out.is_terminal:
+    out.width = _PIPE_WIDTH
 """For results, on standard output."""
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 """For progress and complaints, on standard error."""
@@ -74,9 +77,11 @@ def _wrong_setting(finding: ErrorDetails) -> str:
     return f"--{name.replace('_', '-')} or {PREFIX}{name.upper()}: {finding['msg'].removeprefix('Value error, ')}"
 
 
-def store_at(path: Path | None) -> TableStore:
-    """The store of a command."""
+def store_at(path: Path | None, *, new: bool = False) -> TableStore:
+    """The store of a command; only where it may be `new` it need not be there."""
     store = TableStore(settings_from(store=path).store)
+    if not new and not store.root.exists():
+        raise InvalidRequest(f"there is no store at {store.root}")
     if store.root.exists() and not store.root.is_dir():
         raise InvalidRequest(f"the store {store.root} is not a folder")
     return store

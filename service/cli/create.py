@@ -17,6 +17,8 @@ from service.manifest import Manifest
 from service.store import TableStore
 from service.types import OovRule, TableVersion
 
+_MOST = 1 << 40
+
 TableOption = Annotated[str, typer.Option("--table", help="Name of the table.")]
 PaddingOption = Annotated[
     int | None, typer.Option("--padding-id", min=0, help="Row of the padding token; masked in answers.")
@@ -79,13 +81,13 @@ def import_(
     found, imported = read(file, options, format_)
     said = {} if note is None else {"note": note}
     imported = replace(imported, source={**imported.source, "format": found, **said})
-    _publish(store_at(store), table, _special(imported, padding_id, unk_id, on_oov), activate, json, started)
+    _publish(store_at(store, new=True), table, _special(imported, padding_id, unk_id, on_oov), activate, json, started)
 
 
 def create(
     table: TableOption,
-    num_embeddings: Annotated[int, typer.Option("--num-embeddings", min=1, help="Rows of the table.")],
-    embedding_dim: Annotated[int, typer.Option("--embedding-dim", min=1, help="Numbers in a row.")],
+    num_embeddings: Annotated[int, typer.Option("--num-embeddings", min=1, max=_MOST, help="Rows of the table.")],
+    embedding_dim: Annotated[int, typer.Option("--embedding-dim", min=1, max=_MOST, help="Numbers in a row.")],
     initializer: Annotated[
         str,
         typer.Option(
@@ -106,7 +108,7 @@ def create(
     """Makes a new table with one of Keras' initializers: something to try a client with before training is done."""
     started = time.perf_counter()
     drawn = new_table(num_embeddings, embedding_dim, initializer, seed)
-    _publish(store_at(store), table, _special(drawn, padding_id, unk_id, on_oov), activate, json, started)
+    _publish(store_at(store, new=True), table, _special(drawn, padding_id, unk_id, on_oov), activate, json, started)
 
 
 def _special(imported: ImportedTable, padding_id: int | None, unk_id: int | None, on_oov: str) -> ImportedTable:

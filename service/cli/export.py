@@ -58,6 +58,8 @@ def export(
 
 
 def _check_target(path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise InvalidRequest(f"{path} is a folder")
     if path.exists() and not force:
         raise Conflict(f"{path} is there already; --force overwrites it")
     if not path.absolute().parent.is_dir():

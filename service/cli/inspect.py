@@ -67,13 +67,36 @@ def verify(
         for name in tables
         for number in (opened.versions(name) if version is None else [version])
     ]
-    found = [(checked, _damage(opened, checked)) for checked in chosen]
+    found: list[tuple[TableVersion | str, str | None]] = [(checked, _damage(opened, checked)) for checked in chosen]
+    if version is None:
+        found += [(name, why) for name in tables if (why := _table_damage(opened, name)) is not None]
     if json:
-        print_json({"versions": [{"table": v.name, "version": v.version, "damage": why} for v, why in found]})
+        print_json({"versions": [_verified(checked, why) for checked, why in found]})
     else:
         print_table("", ("version", "state"), [(checked, why or "whole") for checked, why in found])
     if any(why for _, why in found):
         raise typer.Exit(6)
+
+
+def _verified(checked: TableVersion | str, damage: str | None) -> dict[str, Any]:
+    if isinstance(checked, str):
+        return {"table": checked, "version": None, "damage": damage}
+    return {"table": checked.name, "version": checked.version, "damage": damage}
+
+
+def _table_damage(store: TableStore, table: str) -> str | None:
+    """What is wrong with a table beside its versions: what names them."""
+    try:
+        versions = store.versions(table)
+        store.history(table)
+        named = {
+            **{f"label {name!r}": n for name, n in store.labels(table).items()},
+            "the activation": store.active_version(table),
+        }
+    except Conflict as error:
+        return str(error)
+    missing = [f"{who} names version {n}, which is not there" for who, n in named.items() if n and n not in versions]
+    return "; ".join(missing) or None
 
 
 def _damage(store: TableStore, version: TableVersion) -> str | None:
@@ -89,8 +112,9 @@ def _summary(store: TableStore, table: str) -> dict[str, Any]:
     summary: dict[str, Any] = dict.fromkeys(
         ("table", "active_version", "versions", "num_embeddings", "embedding_dim", "vocabulary", "padding_id", "labels")
     )
-    summary |= {"table": table, "versions": len(store.versions(table)), "labels": {}}
+    summary |= {"table": table, "labels": {}}
     try:
+        summary["versions"] = len(store.versions(table))
         active = summary["active_version"] = store.active_version(table)
         summary["labels"] = store.labels(table)
         if active is not None:
@@ -102,7 +126,7 @@ def _summary(store: TableStore, table: str) -> dict[str, Any]:
                 "vocabulary": "yes" if folder.has_vocabulary() else "no",
                 "padding_id": manifest.padding_id,
             }
-    except (Conflict, LookupError) as error:
+    except (Conflict, LookupError, OSError) as error:
         complain(error)
     return summary
 

@@ -4,7 +4,7 @@ import errno
 import socket
 from typing import Any, Final, TypeAlias
 
-from service.errors import Conflict
+from service.errors import Conflict, InvalidRequest
 
 _BACKLOG: Final = 2048
 _Address: TypeAlias = Any  # its form depends on the address family
@@ -14,10 +14,9 @@ def bind(host: str, port: int, workers: int) -> list[socket.socket]:
     """Sockets that listen on the same address, one per worker; port 0 takes a free one.
 
     A connection waits in its socket's queue while that worker is being replaced: the supervisor keeps the
-    socket. Raises Conflict if the address is taken, OSError if it is not one of this machine's.
+    socket. Raises Conflict if the address is taken, InvalidRequest if it cannot be.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
+    family, kind, protocol, _, address = _resolve(host, port)
     alone = socket.socket(family, kind, protocol)
     try:
         alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,6 +30,13 @@ def bind(host: str, port: int, workers: int) -> list[socket.socket]:
     # Bound once without SO_REUSEPORT: with it, a second server on this port would silently take half the traffic.
     alone.close()
     return [_listen(_shared(family, kind, protocol, bound)) for _ in range(workers)]
+
+
+def _resolve(host: str, port: int) -> tuple[int, int, int, str, _Address]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (socket.gaierror, UnicodeError) as error:
+        raise InvalidRequest(f"--host {host!r} is not an address of this machine: {error}") from None
 
 
 def _shared(family: int, kind: int, protocol: int, address: _Address) -> socket.socket:
@@ -47,7 +53,7 @@ def _bind(listener: socket.socket, address: _Address) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Conflict(f"{address[0]} port {address[1]} is in use") from None
-        raise
+        raise InvalidRequest(f"{address[0]} port {address[1]} cannot be taken: {error.strerror}") from None
 
 
 def _listen(listener: socket.socket) -> socket.socket:

@@ -77,8 +77,8 @@ class Supervisor:
 
     def _start(self, worker: _Worker) -> None:
         ours, theirs = Channel.pair()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where a service is started without them
+            stream.flush()
         pid = os.fork()
         if pid == 0:
             ours.close()

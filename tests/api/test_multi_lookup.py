@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from service.store import TableStore
 from tests.api.samples import CONTRACT, DIM, ROWS
 from tests.api.wire import JSON, NPY, NPZ, OCTETS, PROBLEM
-from tests.world import Path_, listening, publish, service_over
+from tests.world import Path_, listening, publish, service_over, serving
 
 LOOKUP = "/v1/lookup"
 GOOD = {"table": "padded", "ids": [5]}
@@ -249,3 +250,30 @@ def test_all_results_of_a_table_are_of_one_version_while_it_is_replaced(tmp_path
         (version,) = {result["version"] for result in results}
         wanted = (ROWS[5] * np.float32(version)).tobytes()
         assert {np.array(result["vectors"], dtype=np.float32).tobytes() for result in results} == {wanted}
+
+
+def test_more_lookups_than_ids_are_refused(narrow: httpx.Client) -> None:
+    answer = multi(narrow, *[{"table": "plain", "ids": []}] * 101)
+    assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
+
+
+def test_a_label_named_twice_is_one_version_while_it_moves(tmp_path: Path, path: Path_) -> None:
+    store = TableStore(tmp_path)
+    publish(store, "words", [[1.0]])
+    publish(store, "words", [[2.0]])
+    store.set_label("words", "stable", 1)
+    item = {"table": "words", "label": "stable", "ids": [0]}
+
+    def move() -> None:
+        for number in range(60):
+            store.set_label("words", "stable", 1 + number % 2)
+
+    with serving(tmp_path, path) as client, ThreadPoolExecutor() as pool:
+        moves = pool.submit(move)
+        seen = []
+        while not moves.done():
+            results = multi(client, item, item, item).json()["results"]
+            seen.append([result["version"] for result in results])
+        moves.result()
+    assert len(seen) > 0
+    assert [versions for versions in seen if len(set(versions)) != 1] == []

@@ -85,7 +85,8 @@ def test_the_setting_of_the_store_is_honoured_and_the_option_is_stronger(tmp_pat
     assert {name.split("/")[0] for name in contents(tmp_path)} == {"set"}
     said = done(tmp_path, "list", "--json", EMBEDDING_STORE="set").json()
     assert [table["table"] for table in said["tables"]] == ["toy"]
-    said = done(tmp_path, "list", "--json", "--store", "model_store", EMBEDDING_STORE="set").json()
+    (tmp_path / "empty").mkdir()
+    said = done(tmp_path, "list", "--json", "--store", "empty", EMBEDDING_STORE="set").json()
     assert said == {"tables": []}
 
 

@@ -40,9 +40,18 @@ def test_list_names_every_table_with_what_is_active(store: TableStore, tmp_path:
     assert "stable = 1" in text
 
 
-def test_list_of_a_store_that_is_not_there_is_empty_and_makes_nothing(tmp_path: Path) -> None:
-    assert done(tmp_path, "list", "--json").json() == {"tables": []}
+def test_list_of_a_store_that_is_not_there_says_so_and_makes_nothing(tmp_path: Path) -> None:
+    ended = command(tmp_path, "list", "--json", "--store", "typo")
+    assert (ended.code, ended.out) == (5, "")
+    assert "there is no store at typo" in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_finds_what_names_a_version_that_is_not_there(store: TableStore, tmp_path: Path) -> None:
+    (store.root / "words" / "CURRENT").write_text("9\n")
+    ended = command(tmp_path, "verify", "words")
+    assert ended.code == 6
+    assert "names version 9, which is not there" in ended.out
 
 
 def test_list_goes_on_behind_a_table_that_cannot_be_read(store: TableStore, tmp_path: Path) -> None:
