@@ -17,6 +17,7 @@ from service.api.front import Front
 from service.metrics import Counters, SharedCounters
 from service.registry import TableRegistry
 from service.server.control import Channel, Message
+from service.server.protocol import IgnoringUpgrades
 from service.settings import Settings
 from service.store import TableStore
 from service.watcher import StoreWatcher
@@ -104,7 +105,7 @@ def _config(prepared: Prepared) -> uvicorn.Config:
     return uvicorn.Config(
         prepared.front,
         loop="uvloop",
-        http="httptools",
+        http=IgnoringUpgrades,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -139,6 +139,13 @@ def test_a_damaged_table_is_unavailable_and_the_others_serve(store: TableStore) 
         assert [missing["table"] for missing in ready.json()["missing"]] == ["broken"]
 
 
+@pytest.mark.parametrize("name", ["Upgrade", "upgrade", "UPGRADE"])
+def test_an_offer_of_http2_is_ignored_and_the_body_is_read(server: Running, name: str) -> None:
+    headers = {"Connection": f"{name}, HTTP2-Settings", name: "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    answer = httpx.post(server.url + LOOKUP, json={"ids": [5]}, headers=headers)
+    assert (answer.status_code, answer.json()["vectors"]) == (200, [[0.7, 1.7]])
+
+
 def test_a_taken_port_is_a_clear_error(server: Running, store: TableStore) -> None:
     port = str(urlsplit(server.url).port)
     command = [sys.executable, "-m", "service", "serve", "--store", str(store.root), "--port", port]
