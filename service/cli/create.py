@@ -112,8 +112,14 @@ def create(
 
 
 def _special(imported: ImportedTable, padding_id: int | None, unk_id: int | None, on_oov: str) -> ImportedTable:
+    """What the user says of special rows; what the user does not say is as the file has it."""
     rule: OovRule = on_oov  # type: ignore[assignment]  # click has checked it
-    return replace(imported, padding_id=padding_id, unk_id=unk_id, on_oov=rule)
+    return replace(
+        imported,
+        padding_id=imported.padding_id if padding_id is None else padding_id,
+        unk_id=imported.unk_id if unk_id is None else unk_id,
+        on_oov=rule,
+    )
 
 
 def _publish(
