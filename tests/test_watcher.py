@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from load_tests.running import until as poll
 from service.errors import LabelNotFound, NotReady, TableNotFound, VersionNotFound
 from service.registry import Entry, TableRegistry, TableState
 from service.store import TableStore
@@ -272,8 +273,8 @@ def test_as_many_other_versions_stay_open_as_were_asked_for(
 
     with following(store, keep_loaded) as watcher:
         asyncio.run(ask(watcher))
-        others = [number for number in (2, 3, 4) if watcher.is_open(TableVersion("words", number))]
-        assert others == open_after
+        # The thread that opened the last one may hold it for an instant longer than the one who asked.
+        poll(lambda: [n for n in (2, 3, 4) if watcher.is_open(TableVersion("words", n))] == open_after)
         assert watcher.is_open(TableVersion("words", 1))
 
 
@@ -287,7 +288,7 @@ def test_the_version_used_longest_ago_is_closed_first(store: TableStore) -> None
 
     with following(store, keep_loaded=2) as watcher:
         asyncio.run(ask(watcher))
-        assert [n for n in (2, 3, 4) if watcher.is_open(TableVersion("words", n))] == [2, 4]
+        poll(lambda: [n for n in (2, 3, 4) if watcher.is_open(TableVersion("words", n))] == [2, 4])
 
 
 def test_a_version_in_use_is_opened_once(store: TableStore) -> None:
