@@ -1,5 +1,6 @@
 """`import` and `create`: new versions, from a file or from an initializer."""
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.cli.common import JsonOption, StoreOption, err, one_of, out, print_json, store_at, who
 from service.imported import ImportedTable
 from service.importers import IMPORTERS, read
-from service.importers.options import ImportOptions
+from service.importers.options import ImportOptions, Missing
 from service.initializers import INITIALIZERS, new_table
 from service.manifest import Manifest
 from service.store import TableStore
@@ -67,6 +68,23 @@ def import_(
     transpose: Annotated[
         bool, typer.Option("--transpose", help="The matrix is dimension x vocabulary: swap its axes.")
     ] = False,
+    select: Annotated[
+        Path | None,
+        typer.Option("--select", metavar="FILE", help="Word list: one row for each of its words, in their order."),
+    ] = None,
+    missing: Annotated[
+        str,
+        typer.Option(
+            "--missing",
+            callback=one_of(get_args(Missing)),
+            metavar="RULE",
+            help="What a word of --select without a row gets: error, zeros or random.",
+        ),
+    ] = "error",
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale every row to an L2 norm of 1.")] = False,
+    max_norm: Annotated[
+        float | None, typer.Option("--max-norm", help="Scale rows of a larger L2 norm down to this one.")
+    ] = None,
     note: Annotated[str | None, typer.Option("--note", help="Origin or licence, kept with the version.")] = None,
     activate: ActivateOption = True,
     store: StoreOption = None,
@@ -74,9 +92,12 @@ def import_(
 ) -> None:
     """Takes a trained table from a file into the store and, unless told otherwise, activates it.
 
-    The format is told by the file's content: numpy .npy and .npz, safetensors, GloVe and word2vec text.
+    The format is told by the content of FILE, which may also be the folder of a Hugging Face model.
     """
-    options = ImportOptions(tensor, rows, transpose, vocabulary)
+    if max_norm is not None and not 0 < max_norm < math.inf:
+        raise typer.BadParameter("--max-norm must be a positive number")
+    rule: Missing = missing  # type: ignore[assignment]  # the callback has checked it
+    options = ImportOptions(tensor, rows, transpose, vocabulary, select, rule, normalize, max_norm)
     started = time.perf_counter()
     found, imported = read(file, options, format_)
     said = {} if note is None else {"note": note}

@@ -9,6 +9,7 @@ from service.errors import ImportFormatError
 from service.imported import ImportedTable
 from service.importers.detection import detect
 from service.importers.options import ImportOptions
+from service.importers.transforms import transformed
 
 Importer: TypeAlias = Callable[[Path, ImportOptions], ImportedTable]
 """Reads the head of a file and gives a table whose blocks read the rest.
@@ -19,10 +20,22 @@ Raises ImportFormatError that names file, place and reason; so do the blocks.
 IMPORTERS: Final[dict[str, str]] = {
     "npy": "service.importers.npy:read",
     "npz": "service.importers.npz:read",
+    "keras": "service.importers.keras:read",
+    "pytorch": "service.importers.pytorch:read",
     "safetensors": "service.importers.safetensors:read",
+    "safetensors-index": "service.importers.sharded:read",
+    "huggingface": "service.importers.huggingface:read",
+    "onnx": "service.importers.onnx:read",
+    "fasttext": "service.importers.fasttext:read",
+    "parquet": "service.importers.parquet:read",
+    "delimited": "service.importers.delimited:read",
     "glove": "service.importers.glove:read",
+    "word2vec-binary": "service.importers.word2vec_binary:read",
     "word2vec": "service.importers.word2vec:read",
 }
+
+FOLDERS: Final = frozenset({"huggingface"})
+"""The formats that are a folder and not a file."""
 
 
 def importer(name: str) -> Importer:
@@ -33,8 +46,10 @@ def importer(name: str) -> Importer:
 
 def read(path: Path, options: ImportOptions, name: str | None = None) -> tuple[str, ImportedTable]:
     """The format (detected where `name` is None) and the table in `path`; raises ImportFormatError."""
-    if not path.is_file():
+    if not path.is_file() and not path.is_dir():
         reason = "it is not a file" if path.exists() else "there is no such file"
         raise ImportFormatError(str(path), reason)
     found = name or detect(path)
-    return found, importer(found)(path, options)
+    if path.is_dir() and found not in FOLDERS:
+        raise ImportFormatError(str(path), f"it is a folder; {found} is the format of a file")
+    return found, transformed(path, importer(found)(path, options), options)

@@ -58,8 +58,8 @@ def table_of(path: Path, matrix: Matrix, options: ImportOptions) -> ImportedTabl
     source: dict[str, JsonValue] = {"file": path.name}
     if matrix.name is not None:
         source["tensor"] = matrix.name
-    if matrix.dtype != np.float32:
-        source["dtype"] = matrix.dtype.name
+    if matrix.dtype != np.float32 or matrix.stored_as is not None:
+        source["dtype"] = matrix.dtype_name
     if options.transpose:
         source["transposed"] = True
     if rows < matrix.shape[0]:
@@ -102,6 +102,8 @@ def _blocks(path: Path, matrix: Matrix, rows: int) -> Iterator[RowBlock]:
         first += len(taken)
         if first == rows < matrix.shape[0]:  # a file that is read to its end is also checked there
             return
+    if first != rows:
+        raise ImportFormatError(str(path), f"{rows} rows were promised, {first} came")
 
 
 def _float32(path: Path, block: AnyArray, first: int) -> NDArray[np.float32]:

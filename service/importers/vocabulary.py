@@ -1,12 +1,16 @@
-"""A vocabulary file beside the rows: UTF-8 text, one token per line, line i is the token of id i."""
+"""A vocabulary file beside the rows: UTF-8 text with one token per line, or JSON in its usual forms."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
 from service.errors import ImportFormatError
 from service.imported import ImportedTable, RowBlock
 from service.vocabulary import describe_duplicates
+
+_NAMED: Final = 10
 
 
 def with_vocabulary(table: ImportedTable, path: Path | None, rows_in_file: int) -> ImportedTable:
@@ -23,11 +27,29 @@ def with_vocabulary(table: ImportedTable, path: Path | None, rows_in_file: int) 
     if len(set(tokens)) != len(tokens):
         raise ImportFormatError(str(path), describe_duplicates(tokens))
     source = {**table.source, "vocabulary": path.name}
-    return replace(table, blocks=_joined(table, tokens), source=source)
+    return replace(table, blocks=joined(table, tokens), source=source)
 
 
 def read_tokens(path: Path) -> list[str]:
-    """The lines of the file; raises ImportFormatError for one that is not UTF-8, or a file that cannot be read."""
+    """The token of every id; raises ImportFormatError for a file that is none of the forms, or cannot be read.
+
+    The forms: one token per line; a JSON list; a JSON object from token to id; a Hugging Face `tokenizer.json`.
+    """
+    text = _read_text(path)
+    if text[:1] in ("[", "{"):
+        try:
+            return _of_json(path, json.loads(text))
+        except (ValueError, RecursionError) as error:
+            if path.suffix == ".json":
+                raise ImportFormatError(str(path), f"it is not JSON: {error}") from None
+    # Not JSON: the first token of many vocabularies is "[PAD]".
+    if not text:
+        return []
+    # Not splitlines: words of real tables contain U+0085 and other line ends of Unicode.
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -35,16 +57,51 @@ def read_tokens(path: Path) -> list[str]:
     except OSError as error:
         raise ImportFormatError(str(path), f"it cannot be read: {error.strerror}") from None
     try:
-        text = data.decode().removeprefix("\ufeff")
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ImportFormatError(str(path), f"it is not UTF-8: {error.reason}", f"byte {error.start}") from None
-    if not text:
-        return []
-    # Not splitlines: words of real tables contain U+0085 and other line ends of Unicode.
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def _joined(table: ImportedTable, tokens: Sequence[str]) -> Iterator[RowBlock]:
+def _of_json(path: Path, content: object) -> list[str]:
+    if isinstance(content, dict) and isinstance(content.get("model"), dict) and "vocab" in content["model"]:
+        return _of_tokenizer(path, content)
+    if isinstance(content, dict):
+        return ordered(path, content)
+    if not isinstance(content, list) or not all(isinstance(token, str) for token in content):
+        raise ImportFormatError(str(path), "the JSON is neither a list of tokens, nor an object from token to id")
+    return content
+
+
+def _of_tokenizer(path: Path, content: dict[str, Any]) -> list[str]:
+    vocab = content["model"]["vocab"]
+    if isinstance(vocab, list):  # Unigram: pairs of token and score
+        vocab = {pair[0]: i for i, pair in enumerate(vocab) if isinstance(pair, list) and pair}
+    if not isinstance(vocab, dict):
+        raise ImportFormatError(str(path), "model.vocab is neither an object nor a list", "model.vocab")
+    added = content.get("added_tokens") or []
+    return ordered(path, {**vocab, **{token["content"]: token["id"] for token in added if isinstance(token, dict)}})
+
+
+def ordered(path: Path, ids: Mapping[str, object]) -> list[str]:
+    """The tokens by their ids, which must be 0 .. len - 1; raises ImportFormatError that names gaps and duplicates."""
+    wrong = [token for token, number in ids.items() if type(number) is not int or number < 0]
+    if wrong:
+        raise ImportFormatError(str(path), f"the id of {wrong[0]!r} is {ids[wrong[0]]!r}, not an integer >= 0")
+    by_id: dict[int, str] = {}
+    for token, number in ids.items():
+        assert isinstance(number, int)  # noqa: S101  (checked above)
+        if number in by_id:
+            raise ImportFormatError(str(path), f"{by_id[number]!r} and {token!r} have the same id {number}")
+        by_id[number] = token
+    gaps = [number for number in range(len(by_id)) if number not in by_id]
+    if gaps:
+        named = ", ".join(map(str, gaps[:_NAMED])) + (" and more" if len(gaps) > _NAMED else "")
+        raise ImportFormatError(str(path), f"no token has the id {named}")
+    return [by_id[number] for number in range(len(by_id))]
+
+
+def joined(table: ImportedTable, tokens: Sequence[str]) -> Iterator[RowBlock]:
+    """The blocks of `table` with these tokens, one for every row."""
     first = 0
     for block in table.blocks:
         after = first + len(block.vectors)

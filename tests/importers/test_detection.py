@@ -43,7 +43,6 @@ UNKNOWN: dict[str, bytes] = {
     "a word": b"hope",
     "words": b"hope to see you soon\nnice to see you again\n",
     "a blank line first": b"\nthe 1 2\n",
-    "csv": b"token,x,y\nthe,1,2\n",
     "html": b"<!doctype html>\n<title>404 1</title>\n",
     "json": b'{"the": [1, 2]}\n',
     "a pickle": b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00]\x94(K\x01K\x02e.",
@@ -82,6 +81,9 @@ def test_what_is_not_known_is_refused_with_the_formats_that_are(tmp_path: Path, 
     [
         ("test_glove.txt", "glove"),
         ("toy-model.vec", "word2vec"),
+        ("toy-model.bin", "fasttext"),
+        ("lee_fasttext.bin", "fasttext"),
+        ("euclidean_vectors.bin", "word2vec-binary"),
         ("word2vec_pre_kv_c", "word2vec"),
         ("word2vec_pre_kv_sep_py3.syn0.npy", "npy"),
     ],
@@ -91,7 +93,7 @@ def test_real_files_are_told(name: str, found: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["word2vec_pre_kv_py3", "lee_fasttext.bin", "ft_kv_3.6.0.model.gz", "questions-words.txt", "testcorpus.mm"]
+    "name", ["word2vec_pre_kv_py3", "ft_kv_3.6.0.model.gz", "questions-words.txt", "testcorpus.mm"]
 )
 def test_real_files_of_other_kinds_are_refused(name: str) -> None:
     with pytest.raises(ImportFormatError, match="not recognised"):

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from service.errors import ImportFormatError
 from service.importers import read
 from service.importers.options import ImportOptions
 from tests.importers.contract import ImporterContract, read_whole, refusal, small_pieces
@@ -88,12 +90,102 @@ def described(dtype: str, shape: Sequence[int], size: int) -> dict[str, object]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [0, size]}
 
 
-@pytest.mark.parametrize(("dtype", "size"), [("BF16", 8), ("F8_E4M3", 4), ("BOOL", 4)])
+@pytest.mark.parametrize(("dtype", "size"), [("F8_E4M3", 4), ("BOOL", 4)])
 def test_a_dtype_that_is_not_read_is_called_by_its_name(tmp_path: Path, dtype: str, size: int) -> None:
     data = safetensors_bytes({"weight": described(dtype, (2, 2), size)}, bytes(size))
     reason = refusal(file_of(tmp_path, data)).reason
     assert "'weight'" in reason
     assert dtype.lower()[:4] in reason.lower()
+
+
+def bfloat16_bytes(rows: NDArray[np.float32]) -> tuple[bytes, NDArray[np.float32]]:
+    """A file of the upper halves of these numbers, between two other tensors; and the numbers that they are."""
+    halves = (np.ascontiguousarray(rows).view(np.uint32) >> 16).astype("<u2")
+    size = halves.nbytes
+    header = {
+        "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+        "b": {"dtype": "BF16", "shape": list(rows.shape), "data_offsets": [8, 8 + size]},
+        "c": {"dtype": "F32", "shape": [1], "data_offsets": [8 + size, 12 + size]},
+    }
+    data = b"\xff" * 8 + halves.tobytes() + b"\xff" * 4
+    return safetensors_bytes(header, data), (halves.astype(np.uint32) << 16).view(np.float32)
+
+
+@pytest.mark.parametrize("size", [4, 8, 24, 1 << 20])
+def test_bfloat16_is_widened_bit_for_bit(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, expected = bfloat16_bytes(KERAS_ROWS)
+    small_pieces(monkeypatch, size)
+    path = file_of(tmp_path, data)
+    assert read_whole(path)[0].tobytes() == expected.tobytes()
+    assert read_whole(path, ImportOptions(rows=3))[0].tobytes() == expected[:3].tobytes()
+    assert read_whole(path, ImportOptions(transpose=True))[0].tobytes() == expected.T.tobytes()
+    assert read(path, ImportOptions())[1].source["dtype"] == "bfloat16"
+
+
+def test_a_bfloat16_that_is_not_a_number_is_named_with_its_place(tmp_path: Path) -> None:
+    rows = KERAS_ROWS.copy()
+    rows[5, 1] = np.inf
+    assert refusal(file_of(tmp_path, bfloat16_bytes(rows)[0])).place == "row 5, column 1"
+
+
+def test_a_truncated_bfloat16_file_is_refused(tmp_path: Path) -> None:
+    data, _ = bfloat16_bytes(KERAS_ROWS)
+    for length in range(1, len(data)):
+        refusal(file_of(tmp_path, data[:length]), name="safetensors")
+
+
+def test_a_bfloat16_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    data, _ = bfloat16_bytes(KERAS_ROWS)
+    path = file_of(tmp_path, data)
+    _, table = read(path, ImportOptions())
+    path.write_bytes(data[:-8])
+    with pytest.raises(ImportFormatError, match="ends too early"):
+        list(table.blocks)
+
+
+INDEX = {"weight_map": {"user": "one.safetensors", "item": "two.safetensors"}}
+
+
+def index_of(folder: Path, content: object) -> Path:
+    (folder / "one.safetensors").write_bytes(save({"user": KERAS_ROWS}))
+    (folder / "two.safetensors").write_bytes(save({"item": OTHER_ROWS, "bias": np.zeros(2, dtype=np.float32)}))
+    path = folder / "model.safetensors.index.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(("tensor", "rows"), [("user", KERAS_ROWS), ("item", OTHER_ROWS)])
+def test_an_index_leads_to_the_file_of_a_tensor(tmp_path: Path, tensor: str, rows: NDArray[Any]) -> None:
+    path = index_of(tmp_path, INDEX)
+    assert read(path, ImportOptions(tensor=tensor))[0] == "safetensors-index"
+    assert read_whole(path, ImportOptions(tensor=tensor))[0].tobytes() == rows.tobytes()
+
+
+def test_the_tables_of_all_files_of_an_index_are_listed(tmp_path: Path) -> None:
+    reason = refusal(index_of(tmp_path, INDEX)).reason
+    assert "2 arrays" in reason
+    assert sorted(line.split()[0] for line in reason.splitlines()[1:]) == ["item", "user"]
+
+
+WRONG_INDEXES: dict[str, tuple[object, str]] = {
+    "not JSON": ('{"weight_map": {"a": "one.safetensors"', "not JSON"),
+    "nested too deep": ('{"weight_map": {"a": "one.safetensors"}, "b": ' + "[" * 50_000, "not JSON"),
+    "no map": ({"weight_map": ["one.safetensors"]}, "no weight_map"),
+    "a number": ({"weight_map": {"user": 1, "item": "two.safetensors"}}, "no weight_map"),
+    "a file above": ({"weight_map": {"user": "../one.safetensors"}}, "not the name of a file"),
+    "an absolute path": ({"weight_map": {"user": "/one.safetensors"}}, "not the name of a file"),
+    "no name": ({"weight_map": {"user": "", "item": "two.safetensors"}}, "not the name of a file"),
+    "no such file": ({"weight_map": {"user": "three.safetensors"}}, "no file three.safetensors"),
+    "the index itself": ({"weight_map": {"user": "model.safetensors.index.json"}}, "cannot be read"),
+    "no such tensor": ({"weight_map": {"user": "two.safetensors"}}, "does not have it"),
+}
+
+
+@pytest.mark.parametrize(("content", "named"), WRONG_INDEXES.values(), ids=WRONG_INDEXES.keys())
+def test_a_wrong_index_is_refused(tmp_path: Path, content: object, named: str) -> None:
+    path = index_of(tmp_path, content)
+    with pytest.raises(ImportFormatError, match=named):
+        read(path, ImportOptions(), "safetensors-index")
 
 
 REFUSED = {

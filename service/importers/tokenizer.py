@@ -1,0 +1,139 @@
+"""What the tokenizer beside a Hugging Face model says: the token of an id, and the ids of padding and unknown."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from service.errors import ImportFormatError
+from service.importers.vocabulary import read_tokens
+
+_LONGEST: Final = 512 << 20  # bytes
+_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json")
+"""Where tokenizers name their special tokens; the first that does is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """`tokens` by id, with gaps where there are any; `file` is where they are from."""
+
+    tokens: Mapping[int, str]
+    file: str | None
+    pad_id: int | None
+    unk_id: int | None
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder, without tokens where it has none that can be read.
+
+    Raises ImportFormatError for a file that is not what its name says.
+    """
+    content = _object(folder / "tokenizer.json")
+    file, tokens = _tokens(folder, content)
+    ids = {token: row for row, token in tokens.items()}
+    pad = _special(folder, "pad_token", ids)
+    unk = _special(folder, "unk_token", ids)
+    return Tokenizer(
+        tokens,
+        file,
+        _first(pad, _pad_id(content, ids), _row(_object(folder / "config.json").get("pad_token_id"))),
+        _first(unk, _unk_id(content, ids)),
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        data = file.read(_LONGEST + 1)
+    if len(data) > _LONGEST:
+        raise ImportFormatError(str(path), f"it has more than {_LONGEST >> 20} MiB")
+    try:
+        content = orjson.loads(data)
+    except ValueError as error:
+        raise ImportFormatError(str(path), f"it is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ImportFormatError(str(path), "it is not a JSON object")
+    return content
+
+
+def _tokens(folder: Path, content: Mapping[str, Any]) -> tuple[str | None, dict[int, str]]:
+    if content:
+        return "tokenizer.json", _of_tokenizer(folder / "tokenizer.json", content)
+    if (folder / "vocab.txt").is_file():
+        return "vocab.txt", dict(enumerate(read_tokens(folder / "vocab.txt")))
+    if (folder / "vocab.json").is_file():
+        tokens = _of_ids(folder / "vocab.json", _object(folder / "vocab.json").items(), "vocab.json")
+        added = _object(folder / "added_tokens.json").items()
+        return "vocab.json", tokens | _of_ids(folder / "added_tokens.json", added, "added_tokens.json")
+    return None, {}
+
+
+def _of_tokenizer(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
+    model, added = content.get("model"), content.get("added_tokens") or []
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):  # WordPiece, BPE, WordLevel
+        tokens = _of_ids(path, vocabulary.items(), "model.vocab")
+    elif isinstance(vocabulary, list):  # Unigram: pairs of a token and its score
+        tokens = _of_pairs(path, vocabulary)
+    else:
+        raise ImportFormatError(str(path), "there is no model.vocab")
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise ImportFormatError(str(path), "it is not a list of objects", "added_tokens")
+    # An added token is looked for first, by the tokenizers library too.
+    return tokens | _of_ids(path, ((token.get("content"), token.get("id")) for token in added), "added_tokens")
+
+
+def _of_ids(path: Path, ids: Iterable[tuple[Any, Any]], place: str) -> dict[int, str]:
+    tokens: dict[int, str] = {}
+    for token, row in ids:
+        if not isinstance(token, str) or type(row) is not int or row < 0:
+            raise ImportFormatError(str(path), f"{token!r} has the id {row!r}", place)
+        if row in tokens:
+            raise ImportFormatError(str(path), f"{tokens[row]!r} and {token!r} both have the id {row}", place)
+        tokens[row] = token
+    return tokens
+
+
+def _of_pairs(path: Path, pairs: list[Any]) -> dict[int, str]:
+    for row, pair in enumerate(pairs):
+        if not isinstance(pair, list) or not pair or not isinstance(pair[0], str):
+            raise ImportFormatError(str(path), "it is not a token and its score", f"model.vocab, entry {row}")
+    return {row: pair[0] for row, pair in enumerate(pairs)}
+
+
+def _special(folder: Path, key: str, ids: Mapping[str, int]) -> int | None:
+    for name in _SETTINGS:
+        token = _object(folder / name).get(key)
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and token in ids:
+            return ids[token]
+    return None
+
+
+def _pad_id(content: Mapping[str, Any], ids: Mapping[str, int]) -> int | None:
+    padding = content.get("padding")
+    if not isinstance(padding, dict):
+        return None
+    token = padding.get("pad_token")
+    return ids.get(token) if isinstance(token, str) else _row(padding.get("pad_id"))
+
+
+def _unk_id(content: Mapping[str, Any], ids: Mapping[str, int]) -> int | None:
+    model = content.get("model")
+    if not isinstance(model, dict):
+        return None
+    token = model.get("unk_token")
+    return ids.get(token) if isinstance(token, str) else _row(model.get("unk_id"))
+
+
+def _row(number: object) -> int | None:
+    """What could be the number of a row; some configurations say -1 for none."""
+    return number if type(number) is int and number >= 0 else None
+
+
+def _first(*rows: int | None) -> int | None:
+    return next((row for row in rows if row is not None), None)
