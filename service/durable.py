@@ -40,7 +40,7 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         write_file(aside, content)
         aside.replace(path)
-    except BaseException:
+    except BaseException:  # cleaned up after, and raised on
         aside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

@@ -227,7 +227,7 @@ class TableStore:
             durable.sync_folder(place.parent)
             if activate:
                 self._commit(version, by)
-        except BaseException:
+        except BaseException:  # cleaned up after, and raised on
             if not self._is_active(version):
                 place.rename(staging)
             raise

@@ -24,7 +24,7 @@ def bind(host: str, port: int, workers: int) -> list[socket.socket]:
         if workers == 1:
             return [_listen(alone)]
         bound = alone.getsockname()
-    except BaseException:
+    except BaseException:  # cleaned up after, and raised on
         alone.close()
         raise
     # Bound once without SO_REUSEPORT: with it, a second server on this port would silently take half the traffic.
