@@ -8,14 +8,17 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 STAGING_PREFIX: Final = ".staging-"
+DELETED_PREFIX: Final = ".deleted-"
 _CHUNK: Final = 1 << 20
 
 
@@ -125,12 +128,20 @@ def _new_locked_folder(parent: Path) -> tuple[Path, int]:
         os.close(lock)
 
 
-def remove_folder(folder: Path) -> None:
-    """Makes `folder` vanish in one step, and then its content."""
-    aside = folder.with_name(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
+def put_aside(folder: Path) -> None:
+    """Makes `folder` vanish in one step; `remove_put_aside` removes its content."""
+    aside = folder.with_name(f"{DELETED_PREFIX}{int(time.time())}-{uuid.uuid4().hex}")
     folder.rename(aside)
     sync_folder(aside.parent)
-    shutil.rmtree(aside)
+
+
+def remove_put_aside(parent: Path, grace: timedelta) -> None:
+    """Removes the content of what was put aside in `parent` longer than `grace` ago."""
+    oldest = time.time() - grace.total_seconds()
+    for path in parent.glob(f"{DELETED_PREFIX}*"):
+        since = path.name.removeprefix(DELETED_PREFIX).partition("-")[0]
+        if not since.isdecimal() or int(since) <= oldest:
+            shutil.rmtree(path, ignore_errors=True)  # another process may be at it as well
 
 
 def sweep(parent: Path) -> list[str]:

@@ -1,20 +1,19 @@
-"""The versions on disk, and the verbs that change them. The names of a table's files are here and nowhere else.
+"""The versions on disk, and the verbs that change them: who locks what, and in which order things are written.
 
-The layout and its guarantees are written down in `model_store/README.md`. What lies inside one version folder is
-`service/version.py`'s.
+The layout and its guarantees are written down in `model_store/README.md`. The files of a table are
+`service/tablefolder.py`'s, what lies inside one version folder is `service/version.py`'s.
 """
 
 import errno
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from service import durable, history
+from service import durable, history, switchfile
 from service.errors import (
     Conflict,
     InsufficientStorage,
@@ -26,18 +25,14 @@ from service.errors import (
 )
 from service.history import Activation, Deletion, Event
 from service.imported import ImportedTable
-from service.labels import dump_labels, parse_labels
 from service.manifest import Manifest
+from service.tablefolder import LABEL_NAME, TABLE_NAME, TableFolder, parse_version
 from service.types import TableVersion
 from service.version import VersionFolder
 
-TABLE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-LABEL_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_VERSION_NAME: Final = re.compile(r"[1-9][0-9]{0,17}")
+__all__ = ["Progress", "Pruned", "Switch", "TableStore", "parse_version"]
 
-_CURRENT: Final = "CURRENT"
-_HISTORY: Final = "history.jsonl"
-_LABELS: Final = "labels.json"
+_LONGEST_LOOK: Final = 10  # readings of all active versions; each finds that a switch came in between
 
 Progress: TypeAlias = Callable[[int], None]
 """Called with the number of rows that were just written."""
@@ -63,11 +58,13 @@ class Pruned:
 class TableStore:
     """Tables and their versions below one folder. Several processes may use it at once.
 
-    Reading takes no lock. Verbs that change a table hold that table's lock for the moment of the change.
+    Reading takes no lock. Verbs that change a table hold that table's lock for the moment of the change. What is
+    deleted vanishes at once; its files go `grace` later, for servers on other hosts that have them mapped.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, grace: timedelta = timedelta(0)) -> None:
         self.root = root
+        self.grace = grace
 
     # What is there
 
@@ -76,24 +73,35 @@ class TableStore:
         if not self.root.is_dir():
             return []
         folders = (path for path in self.root.iterdir() if TABLE_NAME.fullmatch(path.name))
-        return sorted(path.name for path in folders if path.is_dir() and _may_have_versions(path))
+        return sorted(path.name for path in folders if path.is_dir() and self._folder(path.name).may_have_versions())
 
     def versions(self, table: str) -> list[int]:
         """The versions of `table`, ascending; raises TableNotFound."""
-        found = _versions_in(self._folder(table))
-        if not found:
-            raise TableNotFound(table)
-        return found
+        return self._folder(table).versions()
 
     def active_version(self, table: str) -> int | None:
         """The version in force, None before the first activation; raises TableNotFound, Conflict."""
         self.versions(table)
         return self._active(table)
 
+    def active_versions(self, tables: Sequence[str]) -> dict[str, int | Conflict | None]:
+        """The version in force of each of these tables, all at one instant; for one that cannot be read, the reason.
+
+        A switch of several tables is seen in all of them or in none. Locks nothing: it reads until two readings
+        agree, so that it is right over a network file system as well.
+        """
+        seen = self._look(tables)
+        for _ in range(_LONGEST_LOOK):
+            again = self._look(tables)
+            if _plain(again) == _plain(seen):
+                break
+            seen = again
+        return seen
+
     def labels(self, table: str) -> dict[str, int]:
         """Label to version; raises TableNotFound, Conflict."""
         self.versions(table)
-        return self._labels(table)
+        return self._folder(table).labels()
 
     def labelled(self, table: str, label: str) -> TableVersion:
         """The version that `label` names; raises TableNotFound, LabelNotFound."""
@@ -112,11 +120,25 @@ class TableStore:
             self.versions(table)
         return events
 
+    def rollback_target(self, table: str) -> int:
+        """The version that a rollback activates; raises TableNotFound, and Conflict where there is none."""
+        versions = self.versions(table)
+        previous = history.before(self._events(table))
+        if previous is None:
+            raise Conflict(f"table {table!r} has no earlier activation to go back to")
+        if previous not in versions:
+            raise Conflict(f"version {previous} of table {table!r}, active before, has been deleted")
+        return previous
+
     def version(self, table: TableVersion) -> VersionFolder:
         """The folder of a version; raises TableNotFound, VersionNotFound."""
         if table.version not in self.versions(table.name):
             raise VersionNotFound(table.name, table.version)
-        return VersionFolder(table, self._folder(table.name) / str(table.version))
+        return VersionFolder(table, self._folder(table.name).version_path(table.version))
+
+    def verify(self, table: TableVersion) -> Manifest:
+        """Checks every byte of a version; raises VersionNotFound, and DamagedVersion that names the difference."""
+        return self.version(table).verify()
 
     # Verbs
 
@@ -134,38 +156,57 @@ class TableStore:
         Raises InvalidTable for a name, rows or a vocabulary that cannot be served, InsufficientStorage, and
         whatever the blocks of `imported` raise.
         """
+        with self.staging(table) as staging, _disk_errors(f"nothing of table {table!r} was published"):
+            VersionFolder(TableVersion(table, 0), staging).write(imported, progress)
+            durable.sync_folder(self.root)
+            with self._locked(table):
+                return self._place(table, staging, activate, by)
+
+    @contextmanager
+    def staging(self, table: str) -> Iterator[Path]:
+        """A folder of the caller's in the store for what may become a version of `table`; gone when this ends.
+
+        Raises InvalidTable for a name that no table can have, InsufficientStorage.
+        """
         _check_name(table, TABLE_NAME, "table")
-        folder = self._folder(table)
+        folder = self._folder(table).path
         if folder.exists() and not folder.is_dir():
             raise InvalidTable(f"{table!r} cannot be a table: the store has a file of this name")
-        with _disk_errors(f"nothing of table {table!r} was published"):
-            _make_root(self.root)
-            with durable.staging_folder(folder) as staging:
-                VersionFolder(TableVersion(table, 0), staging).write(imported, progress)
-                durable.sync_folder(self.root)
-                with durable.locked(folder):
-                    return self._place(table, staging, activate, by)
+        with ExitStack() as stack:
+            with _disk_errors(f"nothing of table {table!r} was published"):
+                _make_root(self.root)
+                staging = stack.enter_context(durable.staging_folder(folder))
+            yield staging
 
     def activate(self, table: str, version: int, by: str = "activate") -> Switch:
         """Verifies a version and makes it the one in force.
 
         Raises TableNotFound, VersionNotFound, and DamagedVersion, after which the old one is in force.
         """
-        chosen = TableVersion(table, version)
-        self.verify(chosen)
-        with self._changing(table):
-            self.version(chosen)  # again: it may have been deleted while it was verified
-            return self._commit(chosen, by)
+        self.verify(TableVersion(table, version))
+        return self.switch({table: version}, by)[0]
 
     def rollback(self, table: str, by: str = "rollback") -> Switch:
         """Activates the version that was active before; twice swaps back. Raises Conflict where there is none."""
         while True:
-            chosen = TableVersion(table, self._rollback_target(table))
-            self.verify(chosen)
+            target = self.rollback_target(table)
+            self.verify(TableVersion(table, target))
             with self._changing(table):
                 # Another activation may have come in between; verifying is too slow to be done in the lock.
-                if self._rollback_target(table) == chosen.version:
-                    return self._commit(chosen, by)
+                if self.rollback_target(table) == target:
+                    return self._commit({table: target}, by)[0]
+
+    def switch(self, targets: Mapping[str, int], by: str) -> list[Switch]:
+        """Makes versions that the caller has verified the ones in force, in all of these tables or in none.
+
+        Raises TableNotFound, VersionNotFound, InsufficientStorage.
+        """
+        for table in targets:
+            self.versions(table)
+        with self._changing(*targets):
+            for table, version in targets.items():
+                self.version(TableVersion(table, version))  # it may have been deleted while it was verified
+            return self._commit(targets, by)
 
     def set_label(self, table: str, label: str, version: int) -> None:
         """Makes `label` name a version that verifies; raises InvalidTable, VersionNotFound, DamagedVersion."""
@@ -173,14 +214,16 @@ class TableStore:
         self.verify(TableVersion(table, version))
         with self._changing(table):
             self.version(TableVersion(table, version))
-            self._write_labels(table, {**self._labels(table), label: version})
+            folder = self._folder(table)
+            folder.set_labels({**folder.labels(), label: version})
 
     def delete_label(self, table: str, label: str) -> None:
         """Forgets a label; raises TableNotFound, LabelNotFound."""
         self.versions(table)
         with self._changing(table):
             self.labelled(table, label)
-            self._write_labels(table, {name: n for name, n in self._labels(table).items() if name != label})
+            folder = self._folder(table)
+            folder.set_labels({name: n for name, n in folder.labels().items() if name != label})
 
     def delete_version(self, table: str, version: int, by: str = "delete") -> None:
         """Removes a version; raises VersionNotFound, and Conflict while it is active or labelled."""
@@ -188,6 +231,7 @@ class TableStore:
         self.version(chosen)
         with self._changing(table):
             self._delete(chosen, by)
+        self.remove_deleted(table)
 
     def prune(self, table: str, keep: int, older_than: timedelta = timedelta(0), by: str = "prune") -> Pruned:
         """Removes versions beyond the newest `keep` that were made longer ago than `older_than`.
@@ -196,101 +240,139 @@ class TableStore:
         processes left is removed too. Raises TableNotFound.
         """
         folder = self._folder(table)
-        if not folder.is_dir():
+        if not folder.path.is_dir():
             raise TableNotFound(table)
         if keep < 0:
             raise InvalidRequest("keep must not be negative", field="keep")
+        self.remove_deleted(table)  # first: on a full disk it makes the room that deleting needs
         with self._changing(table):
-            swept = durable.sweep(folder)  # first: on a full disk it makes the room that deleting needs
-            removed = self._prunable(table, keep, older_than) if _versions_in(folder) else []
+            swept = durable.sweep(folder.path)
+            removed = self._prunable(table, keep, older_than) if folder.present() else []
             for version in removed:
                 self._delete(version, by)
-            return Pruned(tuple(removed), tuple(swept))
+        self.remove_deleted(table)
+        return Pruned(tuple(removed), tuple(swept))
 
-    def verify(self, table: TableVersion) -> Manifest:
-        """Checks every byte of a version; raises VersionNotFound, and DamagedVersion that names the difference."""
-        return self.version(table).verify()
+    def remove_deleted(self, table: str) -> None:
+        """Gives back the disk space of versions whose deletion is longer ago than `grace`."""
+        durable.remove_put_aside(self._folder(table).path, self.grace)
 
     # Inside a lock
 
     @contextmanager
-    def _changing(self, table: str) -> Iterator[None]:
-        with _disk_errors(f"table {table!r} is as it was"), durable.locked(self._folder(table)):
+    def _changing(self, *tables: str) -> Iterator[None]:
+        """`_locked`, with what it means if the disk is full."""
+        names = ", ".join(map(repr, sorted(tables)))
+        as_it_was = f"table {names} is as it was" if len(tables) == 1 else f"tables {names} are as they were"
+        with _disk_errors(as_it_was), self._locked(*tables):
             yield
+
+    @contextmanager
+    def _locked(self, *tables: str) -> Iterator[None]:
+        """Holds the locks of these tables, with no switch of dead processes left unfinished.
+
+        A switch of several tables is written in the locks of all of them, and in the store's. So whoever finds one in
+        the lock of a table that it names knows that its writer is dead; and nobody changes a table that it names
+        without having been here.
+        """
+        with ExitStack() as locks:
+            for table in sorted(set(tables)):  # in one order, so that nobody waits in a circle
+                locks.enter_context(durable.locked(self._folder(table).path))
+            if switchfile.unfinished(self.root):
+                with durable.locked(self.root):
+                    self._finish_switch()
+            yield
+
+    def _finish_switch(self) -> None:
+        """In the store's lock."""
+        pending = switchfile.unfinished(self.root)
+        for table, version in pending.items():
+            folder = self._folder(table)
+            if folder.current() != version and folder.path.is_dir():
+                folder.set_current(version)
+        if pending:
+            switchfile.end(self.root)
 
     def _place(self, table: str, staging: Path, activate: bool, by: str) -> TableVersion:
         """Gives what was written its number; takes it back if it cannot be activated as well."""
         version = TableVersion(table, self._next_version(table))
-        place = self._folder(table) / str(version.version)
+        place = self._folder(table).version_path(version.version)
         staging.rename(place)
         try:
             durable.sync_folder(place.parent)
             if activate:
-                self._commit(version, by)
+                self._commit({table: version.version}, by)
         except BaseException:  # cleaned up after, and raised on
             if not self._is_active(version):
                 place.rename(staging)
             raise
         return version
 
-    def _commit(self, chosen: TableVersion, by: str) -> Switch:
-        """The history first, then `CURRENT`: a crash between leaves a line that `history` does not show."""
-        table = chosen.name
-        previous = self._active(table)
-        if previous != chosen.version:
-            now = datetime.now(UTC)
-            self._write_history(table, Activation(version=chosen.version, previous=previous, time=now, by=by))
-            durable.replace_file(self._folder(table) / _CURRENT, f"{chosen.version}\n".encode())
-        return Switch(table, previous, chosen.version)
+    def _commit(self, targets: Mapping[str, int], by: str) -> list[Switch]:
+        """The histories first, then what is in force: a crash between leaves lines that `history` does not show."""
+        switches = [Switch(table, self._active(table), version) for table, version in targets.items()]
+        changed = [switch for switch in switches if switch.previous_version != switch.active_version]
+        now = datetime.now(UTC)
+        for switch in changed:
+            self._add_event(
+                switch.table,
+                Activation(version=switch.active_version, previous=switch.previous_version, time=now, by=by),
+            )
+        if len(changed) == 1:
+            self._folder(changed[0].table).set_current(changed[0].active_version)
+        elif changed:
+            with durable.locked(self.root):
+                self._finish_switch()  # of others, that died
+                switchfile.begin(self.root, {switch.table: switch.active_version for switch in changed})
+                with suppress(OSError):  # it is in force; the next verb finishes it
+                    self._finish_switch()
+        return switches
 
     def _delete(self, chosen: TableVersion, by: str) -> None:
         if chosen.version == self._active(chosen.name):
             raise Conflict(f"{chosen} is active")
-        names = [label for label, version in self._labels(chosen.name).items() if version == chosen.version]
+        labels = self._folder(chosen.name).labels()
+        names = [label for label, version in labels.items() if version == chosen.version]
         if names:
             raise Conflict(f"{chosen} is labelled {', '.join(names)}")
         folder = self.version(chosen).path
-        self._write_history(chosen.name, Deletion(deleted=chosen.version, time=datetime.now(UTC), by=by))
-        durable.remove_folder(folder)
+        self._add_event(chosen.name, Deletion(deleted=chosen.version, time=datetime.now(UTC), by=by))
+        durable.put_aside(folder)
 
     def _prunable(self, table: str, keep: int, older_than: timedelta) -> list[TableVersion]:
         versions = self.versions(table)
         newest = versions[max(0, len(versions) - keep) :]
         in_use = (self._active(table), history.before(self._events(table)))
-        kept = {*newest, *self._labels(table).values(), *in_use}
+        kept = {*newest, *self._folder(table).labels().values(), *in_use}
         candidates = [TableVersion(table, version) for version in versions if version not in kept]
         return [chosen for chosen in candidates if self.version(chosen).age() >= older_than]
 
-    def _rollback_target(self, table: str) -> int:
-        versions = self.versions(table)
-        previous = history.before(self._events(table))
-        if previous is None:
-            raise Conflict(f"table {table!r} has no earlier activation to go back to")
-        if previous not in versions:
-            raise Conflict(f"version {previous} of table {table!r}, active before, has been deleted")
-        return previous
-
     def _next_version(self, table: str) -> int:
         # Also above deleted versions: whoever remembers a number must never get other rows for it.
-        present = _versions_in(self._folder(table))
+        present = self._folder(table).present()
         return max(present[-1] if present else 0, history.highest(self._events(table))) + 1
 
-    def _write_history(self, table: str, event: Event) -> None:
-        content = history.dump([*self._events(table), event])
-        durable.replace_file(self._folder(table) / _HISTORY, content.encode())
+    def _add_event(self, table: str, event: Event) -> None:
+        self._folder(table).set_events([*self._events(table), event])
 
-    def _write_labels(self, table: str, labels: dict[str, int]) -> None:
-        durable.replace_file(self._folder(table) / _LABELS, dump_labels(labels).encode())
+    # Reading one table
 
-    # Files
+    def _look(self, tables: Iterable[str]) -> dict[str, int | Conflict | None]:
+        # In this order: a switch that ends between the two has changed `CURRENT` before.
+        pending = switchfile.unfinished(self.root)
+        found: dict[str, int | Conflict | None] = {}
+        for table in tables:
+            try:
+                found[table] = pending.get(table) or self._folder(table).current()
+            except Conflict as error:
+                found[table] = error
+        return found
 
     def _active(self, table: str) -> int | None:
-        text = self._read(table, _CURRENT)
-        if text is None:
-            return None
-        if not text.endswith("\n") or not _VERSION_NAME.fullmatch(text[:-1]):
-            raise Conflict(f"{_CURRENT} of table {table!r} holds {text[:40]!r} instead of a version")
-        return int(text)
+        active = self._look([table])[table]
+        if isinstance(active, Conflict):
+            raise active
+        return active
 
     def _is_active(self, version: TableVersion) -> bool:
         try:
@@ -298,54 +380,17 @@ class TableStore:
         except Conflict:
             return False
 
-    def _labels(self, table: str) -> dict[str, int]:
-        text = self._read(table, _LABELS)
-        try:
-            return {} if text is None else parse_labels(text)
-        except ValueError as error:
-            raise Conflict(f"{_LABELS} of table {table!r} is damaged: {error}") from None
-
     def _events(self, table: str) -> list[Event]:
-        text = self._read(table, _HISTORY)
-        try:
-            events = [] if text is None else history.parse(text)
-        except ValueError as error:
-            raise Conflict(f"{_HISTORY} of table {table!r} is damaged: {error}") from None
-        return history.committed(events, self._active(table))
+        return self._folder(table).events(self._active(table))
 
-    def _folder(self, table: str) -> Path:
+    def _folder(self, table: str) -> TableFolder:
         if not TABLE_NAME.fullmatch(table):  # also keeps names from climbing out of the store
             raise TableNotFound(table)
-        return self.root / table
-
-    def _read(self, table: str, name: str) -> str | None:
-        folder = self._folder(table)
-        try:
-            return (folder / name).read_bytes().decode()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise Conflict(f"{name} of table {table!r} cannot be read: {error}") from None
+        return TableFolder(table, self.root / table)
 
 
-def parse_version(text: str) -> int | None:
-    """The version that `text` writes in its one canonical form; None for anything else."""
-    return int(text) if _VERSION_NAME.fullmatch(text) else None
-
-
-def _versions_in(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as found:
-        return sorted(int(entry.name) for entry in found if _VERSION_NAME.fullmatch(entry.name) and entry.is_dir())
-
-
-def _may_have_versions(folder: Path) -> bool:
-    """A folder that cannot be read is a table too: one that is unavailable, and that must not hide the others."""
-    try:
-        return bool(_versions_in(folder))
-    except OSError:
-        return True
+def _plain(found: Mapping[str, int | Conflict | None]) -> dict[str, int | str | None]:
+    return {table: str(version) if isinstance(version, Conflict) else version for table, version in found.items()}
 
 
 def _check_name(name: str, pattern: re.Pattern[str], what: str) -> None:

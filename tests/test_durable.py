@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -136,10 +137,15 @@ def test_sweep_leaves_what_is_in_use_and_what_is_not_its_own(tmp_path: Path) -> 
         assert names(tmp_path) == {"1", ".hidden", staging.name}
 
 
-def test_a_removed_folder_is_gone_with_all_that_was_in_it(tmp_path: Path) -> None:
+def test_a_folder_put_aside_has_vanished_and_keeps_its_content_until_the_grace_is_over(tmp_path: Path) -> None:
     (tmp_path / "1" / "deep").mkdir(parents=True)
     (tmp_path / "1" / "deep" / "a").write_text("a")
-    durable.remove_folder(tmp_path / "1")
+    durable.put_aside(tmp_path / "1")
+    (aside,) = tmp_path.iterdir()
+    assert aside.name.startswith(".deleted-")
+    durable.remove_put_aside(tmp_path, timedelta(hours=1))
+    assert (aside / "deep" / "a").read_text() == "a"
+    durable.remove_put_aside(tmp_path, timedelta(0))
     assert names(tmp_path) == set()
 
 

@@ -30,7 +30,9 @@ ROOMS: Final[Mapping[str, int]] = {
             "pooling",
             "reduction",
             "rowwriter",
+            "switchfile",
             "table",
+            "tablefolder",
             "tokenlines",
             "version",
             "vocabulary",
@@ -45,7 +47,8 @@ ROOMS: Final[Mapping[str, int]] = {
 
 STATUSES: Final = {*range(400, 432), *range(500, 512), 201, 204, 451}
 STORE_FILES: Final = {
-    **dict.fromkeys(("CURRENT", "history.jsonl", "labels.json"), "store"),
+    **dict.fromkeys(("CURRENT", "history.jsonl", "labels.json"), "tablefolder"),
+    ".switch.json": "switchfile",
     **dict.fromkeys(("manifest.json", "vectors.npy", "scales.npy", "vocabulary.txt", "token_weights.npy"), "version"),
 }
 HTTP_ROOMS: Final = ("api", "dialects")
