@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from threading import Lock
 from types import MappingProxyType
 
 from service.errors import NotReady, TableNotFound
@@ -54,12 +55,13 @@ class Entry:
 
 
 class TableRegistry:
-    """Readers take `entries` once and use only that; one writer (the watcher) replaces it as a whole."""
+    """Readers take `entries` once and use only that; writers replace it as a whole, one after the other."""
 
-    __slots__ = ("entries", "settled")
+    __slots__ = ("_writing", "entries", "settled")
 
     def __init__(self) -> None:
         self.entries: Mapping[str, Entry] = MappingProxyType({})
+        self._writing = Lock()
         self.settled = False
         """True once every table of the store was loaded or found to be unloadable."""
 
@@ -76,11 +78,13 @@ class TableRegistry:
 
     def swap(self, *entries: Entry) -> None:
         """Puts entries in the place of those of their names: all at once, by one assignment."""
-        self.entries = MappingProxyType({**self.entries, **{entry.name: entry for entry in entries}})
+        with self._writing:
+            self.entries = MappingProxyType({**self.entries, **{entry.name: entry for entry in entries}})
 
     def drop(self, name: str) -> None:
         """Forgets a table that has left the store."""
-        self.entries = MappingProxyType({key: entry for key, entry in self.entries.items() if key != name})
+        with self._writing:
+            self.entries = MappingProxyType({key: entry for key, entry in self.entries.items() if key != name})
 
     def missing(self) -> list[Entry]:
         """Tables with an active version that are not served in any version; what readiness waits for."""

@@ -1,36 +1,27 @@
-"""Makes the registry follow the store: loads what is active, opens older versions on demand.
+"""Makes the registry follow the store, and takes part in its changes: prepares versions aside, puts them in force.
 
-All disk work runs on one thread per watcher, so the registry has one writer and the event loop never waits.
+All disk work runs on one thread per watcher, so that the event loop never waits. It reads the store's content, never
+time stamps, and takes no lock: this also follows changes that another host makes over a shared file system.
 """
 
 import asyncio
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from threading import Lock
 from typing import Final
-from weakref import WeakValueDictionary
 
-from service.errors import Conflict, LabelNotFound, NotReady, ServiceError, TableNotFound
-from service.loader import load
+from service.errors import Conflict, ServiceError
+from service.opened import OpenedVersions
 from service.registry import Entry, LoadedTable, TableRegistry, TableState, failed
 from service.store import TableStore
-from service.table import EmbeddingTable
 from service.types import TableVersion
 
 _RETRY_SECONDS: Final = 10.0  # a version that could not be loaded is not read again at every poll
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which rows a request names: a table's active version, one of its versions, or what a label names."""
-
-    table: str
-    version: int | None = None
-    label: str | None = None
 
 
 class StoreWatcher:
@@ -47,16 +38,14 @@ class StoreWatcher:
     ) -> None:
         self.store = store
         self.registry = registry
-        self._backend = backend
+        self.opened = OpenedVersions(store, backend, keep_loaded)
         self._poll_seconds = poll_seconds
-        self._keep_loaded = keep_loaded
         self._retry_at: dict[TableVersion, float] = {}
-        self._open: WeakValueDictionary[TableVersion, EmbeddingTable] = WeakValueDictionary()
-        self._folders: dict[TableVersion, tuple[int, int]] = {}
-        self._kept: dict[str, OrderedDict[int, EmbeddingTable]] = {}
+        self._changing = Lock()
+        self._commits: Counter[str] = Counter()
+        self._preparing: str | None = None
+        self._prepared: dict[str, LoadedTable] = {}
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-
-    # Active versions
 
     async def run(self, first_look: asyncio.Event | None = None) -> None:
         """Follows the store until cancelled; sets `first_look` after the first pass over it."""
@@ -67,8 +56,64 @@ class StoreWatcher:
             await asyncio.sleep(self._poll_seconds)
 
     def close(self) -> None:
-        """Lets go of the thread; a version that is being loaded is not waited for."""
+        """Lets go of the threads; a version that is being loaded is not waited for."""
         self._disk.shutdown(wait=False, cancel_futures=True)
+        self.opened.close()
+
+    # A change of all workers: prepared aside while the old versions serve, then put in force by one assignment
+
+    async def prepare(self, change: str, targets: Mapping[str, int]) -> None:
+        """Opens, checks and warms these versions aside, for `commit` with the same name of a change.
+
+        Raises what opening raises, ServiceError or OSError; then nothing is kept. A newer change takes the place of
+        one that was neither committed nor abandoned.
+        """
+        self._preparing, self._prepared = change, {}
+        loaded = await asyncio.get_running_loop().run_in_executor(self._disk, self._load_all, targets)
+        if self._preparing == change:
+            self._prepared = loaded
+
+    def commit(self, change: str, targets: Mapping[str, int]) -> bool:
+        """Serves what was prepared from now on, all of it by one assignment; False if it was not prepared here."""
+        if self._preparing != change or self._prepared.keys() != targets.keys():
+            return False
+        loaded, self._preparing, self._prepared = self._prepared, None, {}
+        entries = [Entry(name, targets[name], TableState.READY, table) for name, table in loaded.items()]
+        with self._changing:
+            self._commits.update(targets.keys())
+            self._swap(entries)
+        return True
+
+    def abandon(self, change: str) -> None:
+        """Lets go of what was prepared."""
+        if self._preparing == change:
+            self._preparing, self._prepared = None, {}
+
+    async def follow(self) -> None:
+        """Looks at the store now, also at versions that could not be loaded a moment ago."""
+        await asyncio.get_running_loop().run_in_executor(self._disk, self._look_again)
+
+    def serves(self, targets: Mapping[str, int]) -> bool:
+        """Whether every lookup from now on gets these versions, or is told that there are none."""
+        entries = [self.registry.entries.get(name) for name in targets]
+        loaded = [entry.loaded.table.identity for entry in entries if entry is not None and entry.loaded is not None]
+        return all(identity.version == targets[identity.name] for identity in loaded)
+
+    def _load_all(self, targets: Mapping[str, int]) -> dict[str, LoadedTable]:
+        return {name: self._open(TableVersion(name, version)) for name, version in targets.items()}
+
+    def _open(self, version: TableVersion) -> LoadedTable:
+        """What serves already, if it is this version; else a newly opened one."""
+        entry = self.registry.entries.get(version.name)
+        if entry is not None and entry.loaded is not None and self._is_still(entry.loaded, version.version):
+            return entry.loaded
+        return self.opened.load(version)
+
+    def _look_again(self) -> None:
+        self._retry_at.clear()
+        self.refresh()
+
+    # Following
 
     def _refresh_or_log(self) -> None:
         try:
@@ -77,31 +122,41 @@ class StoreWatcher:
             _log.exception("the store cannot be read")
 
     def refresh(self) -> None:
-        """One pass over the store. Blocks; a table that cannot be loaded becomes UNAVAILABLE, nothing else."""
+        """One pass over the store. Blocks; a table that cannot be loaded becomes UNAVAILABLE, nothing else.
+
+        What is served already changes in one step at the end, so that tables which were switched together change
+        together; what was not served yet is served as soon as it is loaded.
+        """
         if self.registry.entries and not self.store.root.is_dir():
             _log.warning("the store %s is out of reach; what is loaded serves on", self.store.root)
             return
+        commits = self._commits.copy()  # before the store is read: what is committed later is newer than what is read
         names = self.store.tables()
         for gone in self.registry.entries.keys() - set(names):
             self.registry.drop(gone)
+        active = self.store.active_versions(names)
+        changed = []
         for name in names:
-            self._follow(name)
+            entry = self.registry.entries.get(name) or Entry(name, None, TableState.AVAILABLE)
+            followed = self._followed(entry, active[name], commits)
+            if entry.loaded is None:
+                self._put([followed], commits)
+            elif followed != entry:
+                changed.append(followed)
+        self._put(changed, commits)
         self.registry.settled = True
+        self.opened.forget_deleted()
 
-    def _follow(self, name: str) -> None:
-        entry = self.registry.entries.get(name) or Entry(name, None, TableState.AVAILABLE)
-        try:
-            active = self.store.active_version(name)
-        except (ServiceError, OSError) as error:
-            self._put(failed(entry, None, str(error)))
-            return
+    def _followed(self, entry: Entry, active: int | Conflict | None, commits: Mapping[str, int]) -> Entry:
+        """What `entry` should be when this version is active."""
+        if isinstance(active, Conflict):
+            return failed(entry, None, str(active))
         if active is None:
-            idle = Entry(name, None, TableState.AVAILABLE, reason="no version is active")
-            self._put(idle if entry.loaded is None else failed(entry, None, "the store names no active version"))
-        elif entry.loaded is not None and self._is_still(entry.loaded, active):
-            self._put(Entry(name, active, TableState.READY, entry.loaded))
-        else:
-            self._load_active(entry, TableVersion(name, active))
+            idle = Entry(entry.name, None, TableState.AVAILABLE, reason="no version is active")
+            return idle if entry.loaded is None else failed(entry, None, "the store names no active version")
+        if entry.loaded is not None and self._is_still(entry.loaded, active):
+            return Entry(entry.name, active, TableState.READY, entry.loaded)
+        return self._loaded(entry, TableVersion(entry.name, active), commits)
 
     def _is_still(self, loaded: LoadedTable, active: int) -> bool:
         """Whether the active version is the one that is loaded, and not another folder in its place."""
@@ -112,100 +167,41 @@ class StoreWatcher:
         except (ServiceError, OSError):  # it has vanished below us: what is mapped serves on
             return True
 
-    def _put(self, entry: Entry) -> None:
-        if self.registry.entries.get(entry.name) != entry:
-            self.registry.swap(entry)
-
-    def _load_active(self, entry: Entry, version: TableVersion) -> None:
+    def _loaded(self, entry: Entry, version: TableVersion, commits: Mapping[str, int]) -> Entry:
         if time.monotonic() < self._retry_at.get(version, 0.0):
-            return
+            return entry
         if entry.loaded is None:
-            self.registry.swap(Entry(entry.name, version.version, TableState.LOADING))
+            self._put([Entry(entry.name, version.version, TableState.LOADING)], commits)
         try:
-            loaded = self._load(version)
+            loaded = self.opened.load(version)
         except Exception as error:  # noqa: BLE001  (one table must never take the others with it)
-            expected = isinstance(error, ServiceError | OSError)
-            _log.error("%s cannot be loaded: %s", version, error, exc_info=None if expected else error)
-            self._retry_at[version] = time.monotonic() + _RETRY_SECONDS
-            self.registry.swap(failed(entry, version.version, str(error)))
-        else:
-            self._retry_at.pop(version, None)
-            self.registry.swap(Entry(entry.name, version.version, TableState.READY, loaded))
-            _log.info("%s is served", version)
+            return self._not_loaded(entry, version, error)
+        self._retry_at.pop(version, None)
+        _log.info("%s is served", version)
+        return Entry(entry.name, version.version, TableState.READY, loaded)
 
-    # Other versions
+    def _not_loaded(self, entry: Entry, version: TableVersion, error: Exception) -> Entry:
+        with suppress(ServiceError, OSError):
+            if self.store.active_version(version.name) != version.version:
+                # It was replaced, and perhaps deleted, since we read that it is active.
+                return self.registry.entries.get(version.name, entry)
+        expected = isinstance(error, ServiceError | OSError)
+        _log.error("%s cannot be loaded: %s", version, error, exc_info=None if expected else error)
+        self._retry_at[version] = time.monotonic() + _RETRY_SECONDS
+        return failed(entry, version.version, str(error))
 
-    async def resolve(self, targets: Iterable[Target], entries: Mapping[str, Entry]) -> dict[Target, EmbeddingTable]:
-        """The table of every target, each version opened once; what `entries` serve is taken from there.
+    def _put(self, entries: Sequence[Entry], commits: Mapping[str, int]) -> None:
+        """Swaps in what differs, but not over what was committed since `commits` were counted."""
+        with self._changing:
+            self._swap([entry for entry in entries if self._commits[entry.name] == commits.get(entry.name, 0)])
 
-        All labels are read in one step, so that those of one table agree. Raises TableNotFound,
-        VersionNotFound, LabelNotFound, and NotReady with the reason if a version cannot be loaded.
-        """
-        found = {target: _served(target, entries) for target in targets}
-        if any(table is None for table in found.values()):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._disk, self._resolve, found, entries)
-        return {target: table for target, table in found.items() if table is not None}
-
-    def is_open(self, version: TableVersion) -> bool:
-        """Whether the version is in memory, active or not."""
-        return version in self._open
-
-    def _resolve(
-        self, found: Mapping[Target, EmbeddingTable | None], entries: Mapping[str, Entry]
-    ) -> dict[Target, EmbeddingTable]:
-        tables = {target.table for target, table in found.items() if table is None and target.label is not None}
-        labels = {name: self.store.labels(name) for name in tables}
-        return {
-            target: table or self._of_version(_version_of(target, labels), entries) for target, table in found.items()
-        }
-
-    def _of_version(self, version: TableVersion, entries: Mapping[str, Entry]) -> EmbeddingTable:
-        return _served(Target(version.name, version.version), entries) or self._open_older(version)
-
-    def _open_older(self, version: TableVersion) -> EmbeddingTable:
-        folder = self.store.version(version)  # it may have been deleted while it was kept open
-        try:
-            table = self._open.get(version)
-            if table is None or self._folders.get(version) != folder.identity():
-                table = self._load(version).table
-        except (Conflict, OSError) as error:
-            reason = str(error) if isinstance(error, Conflict) else "it cannot be read"
-            raise NotReady(version.name, reason) from error
-        self._keep(table)
-        return table
-
-    def _keep(self, table: EmbeddingTable) -> None:
-        kept = self._kept.setdefault(table.identity.name, OrderedDict())
-        kept[table.identity.version] = table
-        kept.move_to_end(table.identity.version)
-        while len(kept) > self._keep_loaded:
-            kept.popitem(last=False)
-
-    def _load(self, version: TableVersion) -> LoadedTable:
-        loaded = load(self.store, version, self._backend)
-        self._open[version] = loaded.table
-        self._folders[version] = loaded.folder
-        return loaded
-
-
-def _served(target: Target, entries: Mapping[str, Entry]) -> EmbeddingTable | None:
-    """What is served already, without a look at the disk; raises TableNotFound, and NotReady for an active version."""
-    entry = entries.get(target.table)
-    if entry is None:
-        raise TableNotFound(target.table)
-    if target.label is not None:
-        return None
-    if target.version is None:
-        return entry.table()
-    loaded = entry.loaded
-    return loaded.table if loaded is not None and loaded.table.identity.version == target.version else None
-
-
-def _version_of(target: Target, labels: Mapping[str, Mapping[str, int]]) -> TableVersion:
-    if target.label is None:
-        assert target.version is not None  # noqa: S101  (an active version is never looked for on disk)
-        return TableVersion(target.table, target.version)
-    if target.label not in labels[target.table]:
-        raise LabelNotFound(target.table, target.label)
-    return TableVersion(target.table, labels[target.table][target.label])
+    def _swap(self, entries: Sequence[Entry]) -> None:
+        before = self.registry.entries
+        changed = [entry for entry in entries if before.get(entry.name) != entry]
+        if not changed:
+            return
+        self.registry.swap(*changed)
+        for entry in changed:
+            replaced = before[entry.name].loaded if entry.name in before else None
+            if replaced is not None and replaced.table.identity.version != entry.active_version:
+                self.opened.keep(replaced.table)

@@ -39,7 +39,7 @@ ROOMS: Final[Mapping[str, int]] = {
         ),
         1,
     ),
-    **dict.fromkeys(("importers", "loader", "registry", "settings", "store", "watcher"), 2),
+    **dict.fromkeys(("importers", "loader", "opened", "reaper", "registry", "settings", "store", "watcher"), 2),
     **dict.fromkeys(("api", "dialects", "server"), 3),
     **dict.fromkeys(("cli", "__main__"), 4),
 }

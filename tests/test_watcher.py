@@ -11,11 +11,12 @@ import pytest
 
 from load_tests.running import until as poll
 from service.errors import LabelNotFound, NotReady, TableNotFound, VersionNotFound
+from service.opened import Target
 from service.registry import Entry, TableRegistry, TableState
 from service.store import TableStore
 from service.table import EmbeddingTable
 from service.types import RowArray, TableVersion
-from service.watcher import StoreWatcher, Target
+from service.watcher import StoreWatcher
 from tests.world import KERAS_ROWS, KERAS_TOKENS, publish
 
 ALL = np.arange(7)
@@ -246,12 +247,12 @@ async def labelled(watcher: StoreWatcher, name: str, label: str) -> EmbeddingTab
 
 
 async def resolved(watcher: StoreWatcher, target: Target) -> EmbeddingTable:
-    return (await watcher.resolve([target], watcher.registry.entries))[target]
+    return (await watcher.opened.resolve([target], watcher.registry.entries))[target]
 
 
 def test_another_version_is_opened_when_it_is_asked_for(store: TableStore) -> None:
     async def ask(watcher: StoreWatcher) -> EmbeddingTable:
-        assert not watcher.is_open(TableVersion("words", 2))
+        assert not watcher.opened.is_open(TableVersion("words", 2))
         return await older(watcher, TableVersion("words", 2))
 
     with following(store) as watcher:
@@ -274,8 +275,8 @@ def test_as_many_other_versions_stay_open_as_were_asked_for(
     with following(store, keep_loaded) as watcher:
         asyncio.run(ask(watcher))
         # The thread that opened the last one may hold it for an instant longer than the one who asked.
-        poll(lambda: [n for n in (2, 3, 4) if watcher.is_open(TableVersion("words", n))] == open_after)
-        assert watcher.is_open(TableVersion("words", 1))
+        poll(lambda: [n for n in (2, 3, 4) if watcher.opened.is_open(TableVersion("words", n))] == open_after)
+        assert watcher.opened.is_open(TableVersion("words", 1))
 
 
 def test_the_version_used_longest_ago_is_closed_first(store: TableStore) -> None:
@@ -288,7 +289,7 @@ def test_the_version_used_longest_ago_is_closed_first(store: TableStore) -> None
 
     with following(store, keep_loaded=2) as watcher:
         asyncio.run(ask(watcher))
-        poll(lambda: [n for n in (2, 3, 4) if watcher.is_open(TableVersion("words", n))] == [2, 4])
+        poll(lambda: [n for n in (2, 3, 4) if watcher.opened.is_open(TableVersion("words", n))] == [2, 4])
 
 
 def test_a_version_in_use_is_opened_once(store: TableStore) -> None:
@@ -374,7 +375,7 @@ def test_a_version_named_several_times_in_a_request_is_opened_once(store: TableS
     targets = [Target("words", 2), Target("words", label="next"), Target("words")]
 
     async def ask(watcher: StoreWatcher) -> dict[Target, EmbeddingTable]:
-        return await watcher.resolve(targets, watcher.registry.entries)
+        return await watcher.opened.resolve(targets, watcher.registry.entries)
 
     with following(store, keep_loaded=0) as watcher:
         found = asyncio.run(ask(watcher))

@@ -41,8 +41,8 @@ class Service:
 def create_service(settings: Settings, registry: TableRegistry, watcher: StoreWatcher, counters: Counters) -> Service:
     """Joins the endpoints over one registry."""
     limits = Limits(settings.max_body_bytes, settings.max_ids, settings.max_response_bytes)
-    single = LookupEndpoint(registry, watcher, limits, counters)
-    lookups = Lookups(single, MultiLookupEndpoint(registry, watcher, limits, counters), registry, counters)
+    single = LookupEndpoint(registry, watcher.opened, limits, counters)
+    lookups = Lookups(single, MultiLookupEndpoint(registry, watcher.opened, limits, counters), registry, counters)
     app = FastAPIOffline(
         redoc_url=None,
         static_url="/docs-assets",

@@ -11,13 +11,13 @@ from service.api.encodings import ENCODERS, check_answer_size
 from service.api.json_body import JsonBody, read_lookup
 from service.api.limits import Limits
 from service.api.media import JSON, answer_type, body_type
-from service.errors import MethodNotAllowed, TableNotFound, VersionNotFound
+from service.errors import MethodNotAllowed, VersionNotFound
 from service.metrics import Counters
+from service.opened import OpenedVersions, Target
 from service.registry import TableRegistry
 from service.store import parse_version
 from service.table import EmbeddingTable
 from service.types import LookupResult, TableVersion
-from service.watcher import StoreWatcher, Target
 
 PATH: Final = re.compile(r"/v1/tables/([^/]+)(?:/(versions|labels)/([^/]+))?/lookup")
 
@@ -31,7 +31,7 @@ class Address:
     name: str | None = None
 
     def target(self) -> Target:
-        """The same, for the watcher; raises VersionNotFound for a name that no version has."""
+        """The same, for `OpenedVersions`; raises VersionNotFound for a name that no version has."""
         if self.kind == "labels":
             return Target(self.table, label=self.name)
         if self.kind == "versions":
@@ -58,9 +58,9 @@ def address_of(path: str) -> Address | None:
 class LookupEndpoint:
     """Answers lookups in one table. Raises ServiceError; turning that into an answer is the caller's."""
 
-    def __init__(self, registry: TableRegistry, watcher: StoreWatcher, limits: Limits, counters: Counters) -> None:
+    def __init__(self, registry: TableRegistry, opened: OpenedVersions, limits: Limits, counters: Counters) -> None:
         self._registry = registry
-        self._watcher = watcher
+        self._opened = opened
         self._limits = limits
         self._counters = counters
 
@@ -68,10 +68,12 @@ class LookupEndpoint:
         """The vectors and the mask, in the media type that the client accepts."""
         if scope["method"] != "POST":
             raise MethodNotAllowed(scope["method"], ("POST",))
-        table = self._registry.get(address.table) if address.kind is None else await self._named(address)
+        self._registry.entry(address.table)  # whoever names no table of ours need not send a body
         accepted = answer_type(scope)
         media = body_type(scope)
         body = await read_body(scope, receive, self._limits.max_body_bytes)
+        # Only now, so that a slow body does not hold on to a version that is being replaced.
+        table = self._registry.get(address.table) if address.kind is None else await self._named(address)
         request, scalars = self._decode(media, body, scope["query_string"])
         check_answer_size(table, request, accepted, scalars, self._limits)
         result = table.lookup(request)
@@ -80,11 +82,8 @@ class LookupEndpoint:
         return Answer(200, _headers(accepted, result, table.identity), encoded)
 
     async def _named(self, address: Address) -> EmbeddingTable:
-        entries = self._registry.entries
-        if address.table not in entries:
-            raise TableNotFound(address.table)
         target = address.target()
-        return (await self._watcher.resolve([target], entries))[target]
+        return (await self._opened.resolve([target], self._registry.entries))[target]
 
     def _decode(self, media: str, body: bytes, query_string: bytes) -> Decoded:
         if media == JSON:

@@ -17,10 +17,10 @@ from service.api.nested import json_type
 from service.api.options import SCALAR_FIELDS, Scalars
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, TableNotFound, UnsupportedMediaType
 from service.metrics import Counters
+from service.opened import OpenedVersions, Target
 from service.registry import Entry, TableRegistry
 from service.table import EmbeddingTable
 from service.types import LookupRequest
-from service.watcher import StoreWatcher, Target
 
 PATH: Final = "/v1/lookup"
 _TARGET_FIELDS: Final = frozenset({"table", "version", "label"})
@@ -41,9 +41,9 @@ class ItemError(Exception):
 class MultiLookupEndpoint:
     """Answers several lookups at once. Raises ServiceError, and ItemError for one that has an index."""
 
-    def __init__(self, registry: TableRegistry, watcher: StoreWatcher, limits: Limits, counters: Counters) -> None:
+    def __init__(self, registry: TableRegistry, opened: OpenedVersions, limits: Limits, counters: Counters) -> None:
         self._registry = registry
-        self._watcher = watcher
+        self._opened = opened
         self._limits = limits
         self._counters = counters
 
@@ -66,7 +66,7 @@ class MultiLookupEndpoint:
     async def _resolve(self, targets: list[Target], entries: Mapping[str, Entry]) -> list[EmbeddingTable]:
         """The tables of all lookups, of one snapshot; each named version and label is looked at once."""
         try:
-            found = await self._watcher.resolve(set(targets), entries)
+            found = await self._opened.resolve(set(targets), entries)
         except ServiceError as error:
             raise ItemError(await self._first_failing(targets, entries), error) from error
         return [found[target] for target in targets]
@@ -74,7 +74,7 @@ class MultiLookupEndpoint:
     async def _first_failing(self, targets: list[Target], entries: Mapping[str, Entry]) -> int:
         for target in dict.fromkeys(targets):
             try:
-                await self._watcher.resolve([target], entries)
+                await self._opened.resolve([target], entries)
             except ServiceError:
                 return targets.index(target)
         return 0  # it has been put right in the meantime

@@ -58,7 +58,7 @@ def _of_version(entry: Entry, chosen: TableVersion, watcher: StoreWatcher, backe
     except Conflict as error:
         return _unread(entry, chosen.version, backend, TableState.UNAVAILABLE, str(error))
     info = _read(entry, chosen.version, manifest, backend, has_vocabulary=folder.has_vocabulary())
-    state = TableState.READY if watcher.is_open(chosen) else TableState.AVAILABLE
+    state = TableState.READY if watcher.opened.is_open(chosen) else TableState.AVAILABLE
     return info.model_copy(update={"state": state})
 
 

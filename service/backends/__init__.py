@@ -39,6 +39,9 @@ class Backend(Protocol):
         The result is the caller's: C-contiguous and writeable. Ids must have been checked.
         """
 
+    def release(self) -> None:
+        """Gives memory back in small steps, without holding the interpreter lock; called once, when nobody gathers."""
+
 
 OpenBackend: TypeAlias = Callable[[RowFiles], Backend]
 """Opens the rows and has their pages in memory on return. Raises ValueError on files that are not what is said."""

