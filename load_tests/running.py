@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -28,8 +29,19 @@ class Running:
 
     def workers(self) -> list[int]:
         """Process ids of the workers that are alive."""
+        return self._children("embed-worker")
+
+    def steward(self) -> int:
+        """Process id of the steward that is alive; raises TimeoutError for none."""
+        return until(lambda: next(iter(self._children("embed-steward")), None))
+
+    def processes(self) -> list[int]:
+        """Process ids of the supervisor and all its children."""
+        return [self.process.pid, *self._children("embed-")]
+
+    def _children(self, name: str) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split() if not _is_zombie(int(pid))]
+        return [int(pid) for pid in children.split() if not _is_zombie(int(pid)) and _name(int(pid)).startswith(name)]
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
         """Signals the supervisor and waits for it; gives its exit code."""
@@ -38,12 +50,16 @@ class Running:
 
 
 @contextmanager
-def running(store: Path, *options: str) -> Iterator[Running]:
-    """Starts `serve` over a store; yields once every worker accepts, and kills what is left at the end."""
+def running(store: Path, *options: str, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Running]:
+    """Starts `serve` over a store; yields once every worker accepts, and kills what is left at the end.
+
+    `settings` are those that are no options, by their names without the prefix: `{"ADMIN_TOKEN": "secret"}`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         command = [sys.executable, "-m", "service", "serve", "--store", str(store), "--port", "0", *options]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EMBEDDING_")}
+        environment |= {f"EMBEDDING_{name}": value for name, value in settings.items()}
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
         try:
@@ -76,6 +92,13 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _is_zombie(pid: int) -> bool:

@@ -17,13 +17,20 @@ ServiceError
 ├── RequestTooLarge             a limit of the service is exceeded
 ├── NotReady                    the table has no active, loaded version
 ├── Conflict                    the store's state forbids it
-│   └── DamagedVersion          a version on disk is not what its manifest says
+│   ├── DamagedVersion          a version on disk is not what its manifest says
+│   └── CannotPrepare           a worker cannot load what should be activated
+├── WorkersSilent               workers did not answer in time
+├── Unauthorized                a token is needed, or another one
+├── Forbidden                   not allowed, whoever asks
 ├── InvalidTable                rows or vocabulary that cannot be published
 ├── ImportFormatError           a file that cannot be read as the format it should be in
-└── InsufficientStorage         the disk is full
+├── InsufficientStorage         the disk is full
+└── Unreachable                 a process of the service has ended before it answered
 """
 
-from collections.abc import Mapping, Sequence
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 from service.types import TableVersion
@@ -241,6 +248,44 @@ class DamagedVersion(Conflict, ValueError):
         return {"table": self.table.name, "version": self.table.version, "reason": self.reason}
 
 
+class CannotPrepare(Conflict):
+    """A worker cannot load a version that should be activated; nothing has changed in any of them."""
+
+    def __init__(self, worker: int, reason: str) -> None:
+        super().__init__(f"worker {worker} cannot load it: {reason}; nothing has changed")
+        self.worker = worker
+        self.reason = reason
+
+    def members(self) -> Mapping[str, object]:
+        return {"worker": self.worker, "reason": self.reason}
+
+
+class WorkersSilent(ServiceError, TimeoutError):
+    """Workers did not answer in time; nothing has changed in any of them."""
+
+    code = "timeout"
+
+    def __init__(self, workers: Sequence[int], seconds: float) -> None:
+        named = ", ".join(map(str, workers))
+        super().__init__(f"no answer within {seconds:g} s from worker {named}; nothing has changed")
+        self.workers = workers
+
+    def members(self) -> Mapping[str, object]:
+        return {"workers": list(self.workers)}
+
+
+class Unauthorized(ServiceError, PermissionError):
+    """A token is needed, or another one."""
+
+    code = "unauthorized"
+
+
+class Forbidden(ServiceError, PermissionError):
+    """Not allowed, whoever asks."""
+
+    code = "forbidden"
+
+
 class InvalidTable(ServiceError, ValueError):
     """Rows, a vocabulary or a name that cannot be published."""
 
@@ -267,3 +312,18 @@ class InsufficientStorage(ServiceError, OSError):
     """The disk of the store is full; nothing was published."""
 
     code = "insufficient_storage"
+
+
+@contextmanager
+def disk_full(state: str) -> Iterator[None]:
+    """Makes InsufficientStorage of the system's word for it; `state` is what that leaves."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InsufficientStorage(f"the disk is full; {state}") from error
+
+
+class Unreachable(ServiceError):
+    """A process of the service has ended before it answered; what it did is not known here."""

@@ -24,6 +24,24 @@ class Settings(BaseSettings):
     admin_token: Annotated[
         SecretStr | None, Field(description="Bearer token of the admin API; without one it is off.")
     ] = None
+    admin_tokens: Annotated[
+        dict[str, SecretStr],
+        Field(description="More tokens of the admin API: JSON from owner to token."),
+    ] = {}
+    admin_host: Annotated[str | None, Field(description="Address of the admin API's own port; default: --host.")] = None
+    admin_port: Annotated[
+        int | None, Field(ge=0, le=65535, description="A port of its own for the admin API; without it, --port.")
+    ] = None
+    import_folder: Annotated[
+        Path | None, Field(description="Folder whose files the admin API may import by name; none without it.")
+    ] = None
+    max_upload_bytes: Annotated[PositiveInt, Field(description="Largest upload, in bytes.")] = 16 << 30
+    prepare_seconds: Annotated[
+        float, Field(gt=0, le=86_400, description="Seconds that workers get to load what is to be activated.")
+    ] = 300.0
+    delete_grace_seconds: Annotated[
+        float, Field(ge=0, le=86_400, description="Seconds until the files of a deleted version are removed.")
+    ] = 10.0
     max_body_bytes: Annotated[PositiveInt, Field(description="Largest request body, in bytes.")] = 16 << 20
     max_ids: Annotated[PositiveInt, Field(description="Most ids or tokens in one request.")] = 262_144
     max_response_bytes: Annotated[PositiveInt, Field(description="Largest answer, in bytes.")] = 256 << 20

@@ -4,7 +4,6 @@ The layout and its guarantees are written down in `model_store/README.md`. The f
 `service/tablefolder.py`'s, what lies inside one version folder is `service/version.py`'s.
 """
 
-import errno
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,12 +15,12 @@ from typing import Final, TypeAlias
 from service import durable, history, switchfile
 from service.errors import (
     Conflict,
-    InsufficientStorage,
     InvalidRequest,
     InvalidTable,
     LabelNotFound,
     TableNotFound,
     VersionNotFound,
+    disk_full,
 )
 from service.history import Activation, Deletion, Event
 from service.imported import ImportedTable
@@ -88,7 +87,8 @@ class TableStore:
         """The version in force of each of these tables, all at one instant; for one that cannot be read, the reason.
 
         A switch of several tables is seen in all of them or in none. Locks nothing: it reads until two readings
-        agree, so that it is right over a network file system as well.
+        agree, so that it is right over a network file system as well. Raises Conflict where it cannot be told whether
+        a switch of several tables is in force.
         """
         seen = self._look(tables)
         for _ in range(_LONGEST_LOOK):
@@ -156,7 +156,7 @@ class TableStore:
         Raises InvalidTable for a name, rows or a vocabulary that cannot be served, InsufficientStorage, and
         whatever the blocks of `imported` raise.
         """
-        with self.staging(table) as staging, _disk_errors(f"nothing of table {table!r} was published"):
+        with self.staging(table) as staging, disk_full(f"nothing of table {table!r} was published"):
             VersionFolder(TableVersion(table, 0), staging).write(imported, progress)
             durable.sync_folder(self.root)
             with self._locked(table):
@@ -173,7 +173,7 @@ class TableStore:
         if folder.exists() and not folder.is_dir():
             raise InvalidTable(f"{table!r} cannot be a table: the store has a file of this name")
         with ExitStack() as stack:
-            with _disk_errors(f"nothing of table {table!r} was published"):
+            with disk_full(f"nothing of table {table!r} was published"):
                 _make_root(self.root)
                 staging = stack.enter_context(durable.staging_folder(folder))
             yield staging
@@ -246,7 +246,7 @@ class TableStore:
             raise InvalidRequest("keep must not be negative", field="keep")
         self.remove_deleted(table)  # first: on a full disk it makes the room that deleting needs
         with self._changing(table):
-            swept = durable.sweep(folder.path)
+            swept = [*durable.sweep(folder.path), *self._sweep_root()]
             removed = self._prunable(table, keep, older_than) if folder.present() else []
             for version in removed:
                 self._delete(version, by)
@@ -257,6 +257,13 @@ class TableStore:
         """Gives back the disk space of versions whose deletion is longer ago than `grace`."""
         durable.remove_put_aside(self._folder(table).path, self.grace)
 
+    def remove_all_deleted(self) -> None:
+        """The same for every table, also those of which every version was deleted."""
+        if self.root.is_dir():
+            for path in self.root.iterdir():
+                if TABLE_NAME.fullmatch(path.name):
+                    self.remove_deleted(path.name)
+
     # Inside a lock
 
     @contextmanager
@@ -264,7 +271,7 @@ class TableStore:
         """`_locked`, with what it means if the disk is full."""
         names = ", ".join(map(repr, sorted(tables)))
         as_it_was = f"table {names} is as it was" if len(tables) == 1 else f"tables {names} are as they were"
-        with _disk_errors(as_it_was), self._locked(*tables):
+        with disk_full(as_it_was), self._locked(*tables):
             yield
 
     @contextmanager
@@ -286,12 +293,19 @@ class TableStore:
     def _finish_switch(self) -> None:
         """In the store's lock."""
         pending = switchfile.unfinished(self.root)
+        if pending:
+            durable.sync_folder(self.root)  # its writer may have died before; a loss of power must not leave a half
         for table, version in pending.items():
             folder = self._folder(table)
             if folder.current() != version and folder.path.is_dir():
                 folder.set_current(version)
         if pending:
             switchfile.end(self.root)
+
+    def _sweep_root(self) -> list[str]:
+        """What died in the middle of beginning a switch."""
+        with durable.locked(self.root):
+            return durable.sweep(self.root)
 
     def _place(self, table: str, staging: Path, activate: bool, by: str) -> TableVersion:
         """Gives what was written its number; takes it back if it cannot be activated as well."""
@@ -402,13 +416,3 @@ def _make_root(root: Path) -> None:
     if not root.exists():
         root.mkdir(parents=True, exist_ok=True)
         durable.sync_folder(root.absolute().parent)
-
-
-@contextmanager
-def _disk_errors(state: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InsufficientStorage(f"the disk is full; {state}") from error

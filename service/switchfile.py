@@ -12,14 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service import durable
 from service.errors import Conflict
 from service.manifest import describe
+from service.tablefolder import TABLE_NAME
 
 _NAME: Final = ".switch.json"
+_Table = Annotated[str, Field(pattern=f"^{TABLE_NAME.pattern}$")]
+_Version = Annotated[int, Field(ge=1, lt=10**18)]
 
 
 class _Switch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    tables: dict[str, Annotated[int, Field(ge=1)]]
+    tables: Annotated[dict[_Table, _Version], Field(min_length=1)]
 
 
 def unfinished(root: Path) -> dict[str, int]:

@@ -48,7 +48,7 @@ class TableFolder:
         if not self.path.is_dir():
             return []
         with os.scandir(self.path) as found:
-            return sorted(int(entry.name) for entry in found if parse_version(entry.name) and entry.is_dir())
+            return sorted(int(entry.name) for entry in found if parse_version(entry.name) and _is_folder(entry))
 
     def versions(self) -> list[int]:
         """The same; raises TableNotFound where there is none."""
@@ -112,3 +112,10 @@ class TableFolder:
     def set_events(self, events: Sequence[Event]) -> None:
         """Replaces the history."""
         durable.replace_file(self.path / _HISTORY, history.dump(events).encode())
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False

@@ -121,7 +121,7 @@ class VersionFolder:
         """Checks every byte against the manifest; raises DamagedVersion that names the file."""
         manifest = self.check()
         for name, record in manifest.files.items():
-            if durable.sha256(self.path / name) != record.sha256:
+            if self._opened(name, durable.sha256) != record.sha256:
                 raise DamagedVersion(self.table, f"{name} does not have the SHA-256 of {_MANIFEST}")
         self.tokens()
         return manifest
@@ -138,6 +138,8 @@ class VersionFolder:
             found = (self.path / name).stat().st_size
         except FileNotFoundError:
             raise DamagedVersion(self.table, f"{name} is missing") from None
+        except OSError as error:  # links in a circle, say
+            raise DamagedVersion(self.table, f"{name}: {_reason(error)}") from None
         if found != record.bytes:
             raise DamagedVersion(self.table, f"{name} has {found} bytes, {_MANIFEST} says {record.bytes}")
 

@@ -84,9 +84,9 @@ class StoreWatcher:
             self._swap(entries)
         return True
 
-    def abandon(self, change: str) -> None:
-        """Lets go of what was prepared."""
-        if self._preparing == change:
+    def abandon(self, change: str | None = None) -> None:
+        """Lets go of what was prepared for this change, or for any."""
+        if change in (None, self._preparing):
             self._preparing, self._prepared = None, {}
 
     async def follow(self) -> None:

@@ -1,5 +1,6 @@
 """Small real worlds for tests: a store with a table in it, and a server over it on a loopback port."""
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,14 @@ from numpy.typing import ArrayLike
 from starlette.types import ASGIApp
 
 from service.api.app import Service, create_service
+from service.api.authorization import Tokens
+from service.api.guard import Guard
+from service.barrier import OneProcess
 from service.imported import ImportedTable, RowBlock
 from service.metrics import Counters, SharedCounters
 from service.registry import TableRegistry
 from service.settings import Settings
+from service.steward import Steward
 from service.store import TableStore
 from service.types import OovRule, RowArray, TableVersion
 from service.watcher import StoreWatcher
@@ -65,7 +70,10 @@ def service_over(root: Path, **settings: object) -> tuple[Service, StoreWatcher]
     registry = TableRegistry()
     watcher = StoreWatcher(TableStore(root), registry, keep_loaded=chosen.keep_loaded)
     watcher.refresh()
-    return create_service(chosen, registry, watcher, Counters(SharedCounters(1), 0)), watcher
+    steward = Steward(watcher.store, OneProcess(watcher, os.getpid()))
+    counters = Counters(SharedCounters(1), 0)
+    admin = lambda behind: Guard(behind, steward, Tokens.of(chosen))  # noqa: E731
+    return create_service(chosen, registry, watcher, counters, admin), watcher
 
 
 @contextmanager

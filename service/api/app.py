@@ -1,33 +1,43 @@
 """The application: FastAPI with every route and the documentation, and the lookups in front of its router."""
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp
 
 from service import __version__
-from service.api.answer import AnswerResponse
+from service.api.admin import admin_router
+from service.api.answer import AnswerResponse, Receive, Scope, Send, send_answer
 from service.api.binary_body import reject_query
 from service.api.body import ClientDisconnected
 from service.api.documentation import DESCRIPTION, LOOKUP, MULTI_LOOKUP
 from service.api.errors import internal, problem
 from service.api.front import MULTI, Front, Lookups, route_of
+from service.api.guard import PREFIX as ADMIN
+from service.api.guard import closed
 from service.api.health import health_router
 from service.api.limits import Limits
 from service.api.lookup import LookupEndpoint
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import MultiLookupEndpoint
 from service.api.tables import tables_router
+from service.api.upload import upload_router
 from service.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, ServiceError
 from service.metrics import Counters
 from service.registry import TableRegistry
 from service.settings import Settings
 from service.watcher import StoreWatcher
+
+_UPLOAD: Final = re.compile(rf"{ADMIN}tables/[^/]+/versions")  # the one route behind the lookups that takes a query
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +48,14 @@ class Service:
     behind: FastAPI
 
 
-def create_service(settings: Settings, registry: TableRegistry, watcher: StoreWatcher, counters: Counters) -> Service:
-    """Joins the endpoints over one registry."""
+def create_service(
+    settings: Settings,
+    registry: TableRegistry,
+    watcher: StoreWatcher,
+    counters: Counters,
+    admin: Callable[[ASGIApp], ASGIApp] = lambda _: closed,
+) -> Service:
+    """Joins the endpoints over one registry; `admin` makes what answers the admin API out of all that is `behind`."""
     limits = Limits(settings.max_body_bytes, settings.max_ids, settings.max_response_bytes)
     single = LookupEndpoint(registry, watcher.opened, limits, counters)
     lookups = Lookups(single, MultiLookupEndpoint(registry, watcher.opened, limits, counters), registry, counters)
@@ -52,12 +68,14 @@ def create_service(settings: Settings, registry: TableRegistry, watcher: StoreWa
         redirect_slashes=False,
         swagger_ui_parameters={"defaultModelsExpandDepth": 0, "tryItOutEnabled": True},
     )
-    app.middleware("http")(_check_address)
+    app.add_middleware(_CheckedAddress)
     _add_error_handlers(app)
     _add_lookup_routes(app, lookups)
     app.include_router(tables_router(registry, watcher, settings.backend))
+    app.include_router(admin_router())
+    app.include_router(upload_router(settings))
     app.include_router(health_router(registry, counters))
-    return Service(Front(lookups, app), app)
+    return Service(Front(lookups, app, admin(app)), app)
 
 
 def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
@@ -100,17 +118,29 @@ def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
     )
 
 
-async def _check_address(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuses what the router would let through: query parameters, which only lookups take, and stray line ends."""
-    path = request.scope["path"]
+class _CheckedAddress:
+    """Refuses what the router would let through: query parameters, which few routes take, and stray line ends."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                _check_address(scope)
+            except ServiceError as error:
+                await send_answer(send, problem(error))
+                return
+        await self._app(scope, receive, send)
+
+
+def _check_address(scope: Scope) -> None:
+    path = scope["path"]
     if path.endswith("\n"):  # the router's patterns end in `$`, which would match before it
-        return AnswerResponse(problem(RouteNotFound(f"nothing is served at {path!r}")))
-    if path.startswith("/v1/") and route_of(path) is None:
-        try:
-            reject_query(request.scope["query_string"], "is not known here")
-        except InvalidRequest as error:
-            return AnswerResponse(problem(error))
-    return await call_next(request)
+        raise RouteNotFound(f"nothing is served at {path!r}")
+    upload = _UPLOAD.fullmatch(path) is not None
+    if path.startswith("/v1/") and route_of(path) is None and not upload:
+        reject_query(scope["query_string"], "is not known here")
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -140,8 +170,14 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 def _of_http(request: Request, error: HTTPException) -> ServiceError:
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow") or (error.headers or {}).get("allow") or "GET"
-        return MethodNotAllowed(request.method, [method.strip() for method in allowed.split(",")])
+        return MethodNotAllowed(request.method, _allowed(request))
     if error.status_code == 404:
         return RouteNotFound(f"nothing is served at {request.scope['path']!r}")
     return InvalidRequest(str(error.detail))
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes at this address; the error knows only those of the first."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    return [method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]

@@ -55,6 +55,8 @@ def problem(error: ServiceError, extra: Mapping[str, object] | None = None) -> A
     headers: Headers = [(b"content-type", PROBLEM)]
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
+    if error.code == "unauthorized":
+        headers.append((b"www-authenticate", b'Bearer realm="admin"'))
     if error.code == "not_ready":
         headers.append((b"retry-after", b"1"))
     return _answer(error.code, str(error), {**error.members(), **(extra or {})}, headers)

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from service.api.answer import Answer, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
 from service.api.errors import internal, problem
+from service.api.guard import PREFIX as ADMIN
 from service.api.lookup import Address, LookupEndpoint, address_of
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
@@ -63,16 +64,18 @@ def route_of(path: str) -> Address | None:
 
 
 class Front:
-    """The ASGI application that a server runs: lookups here, the rest in `behind`."""
+    """The ASGI application that a server runs: lookups here, the admin API in `admin`, the rest in `behind`."""
 
-    def __init__(self, lookups: Lookups, behind: ASGIApp) -> None:
+    def __init__(self, lookups: Lookups, behind: ASGIApp, admin: ASGIApp) -> None:
         self._lookups = lookups
         self._behind = behind
+        self._admin = admin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = route_of(scope["path"]) if scope["type"] == "http" else None
         if address is None:
-            await self._behind(scope, receive, send)
+            admin = scope["type"] == "http" and scope["path"].startswith(ADMIN)
+            await (self._admin if admin else self._behind)(scope, receive, send)
             return
         try:
             answer = await self._lookups.answer(address, scope, receive)

@@ -1,14 +1,19 @@
 """`activate`, `rollback`, `label` and `prune`: which version counts, and which may go."""
 
+from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from service.cli.common import JsonOption, StoreOption, TableArgument, out, print_json, store_at, who
-from service.store import Switch
+from service.cli.changing import Done, changing
+from service.cli.common import JsonOption, StoreOption, TableArgument, out, print_json, store_at
+from service.store import Switch, parse_version
 
-VersionArgument = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="A version of the table.")]
+VersionsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="TABLE VERSION [TABLE VERSION]...", help="A table and one of its versions."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -19,16 +24,34 @@ def register(app: typer.Typer) -> None:
     app.command(name="prune")(prune)
 
 
-def activate(
-    table: TableArgument, version: VersionArgument, store: StoreOption = None, json: JsonOption = False
-) -> None:
-    """Verifies a version and makes it the one that is served. Servers on the store follow within a second."""
-    _print_switch(store_at(store).activate(table, version, who("activate")), json)
+def activate(versions: VersionsArgument, store: StoreOption = None, json: JsonOption = False) -> None:
+    """Verifies a version and makes it the one that is served; of several tables all of them, or none.
+
+    Beside a live server this ends when every worker serves it; servers on other hosts follow within half a second.
+    """
+    targets = _targets(versions)
+    with changing(store_at(store)) as changes:
+        _print_done(changes.activate(targets), json)
 
 
 def rollback(table: TableArgument, store: StoreOption = None, json: JsonOption = False) -> None:
     """Activates the version that was active before; twice swaps back."""
-    _print_switch(store_at(store).rollback(table, who("rollback")), json)
+    with changing(store_at(store)) as changes:
+        _print_done(changes.rollback(table), json)
+
+
+def _targets(words: list[str]) -> dict[str, int]:
+    if len(words) % 2:
+        raise typer.BadParameter("a VERSION must follow each TABLE")
+    targets: dict[str, int] = {}
+    for table, text in zip(words[::2], words[1::2], strict=True):
+        version = parse_version(text)
+        if version is None:
+            raise typer.BadParameter(f"{text!r} is not a version: a positive integer")
+        if table in targets:
+            raise typer.BadParameter(f"{table!r} is named twice")
+        targets[table] = version
+    return targets
 
 
 def label(
@@ -42,11 +65,11 @@ def label(
     """Gives a version a name that clients can ask for, moves it, or forgets it."""
     if delete == (version is not None):
         raise typer.BadParameter("either VERSION or --delete is needed")
-    opened = store_at(store)
-    if version is None:
-        opened.delete_label(table, name)
-    else:
-        opened.set_label(table, name, version)
+    with changing(store_at(store)) as changes:
+        if version is None:
+            changes.delete_label(table, name)
+        else:
+            changes.set_label(table, name, version)
     if json:
         print_json({"table": table, "label": name, "version": version})
     else:
@@ -69,7 +92,8 @@ def prune(
     opened = store_at(store)
     tables = opened.tables() if table is None else [table]
     age = timedelta(days=older_than_days)
-    done = {name: opened.prune(name, keep, age, who("prune")) for name in tables}
+    with changing(opened) as changes:
+        done = {name: changes.prune(name, keep, age) for name in tables}
     if json:
         removed = {
             name: {"versions": [version.version for version in pruned.versions], "staging": list(pruned.staging)}
@@ -83,12 +107,26 @@ def prune(
         out.print(f"{name}: versions removed: {versions}{left}")
 
 
-def _print_switch(switch: Switch, json: bool) -> None:
+def _print_done(done: Done, json: bool) -> None:
     if json:
-        names = {"table": switch.table, "previous_version": switch.previous_version}
-        print_json(names | {"active_version": switch.active_version})
-    elif switch.previous_version == switch.active_version:
-        out.print(f"{switch.table}: version {switch.active_version} was active already")
-    else:
-        before = "" if switch.previous_version is None else f" (before: {switch.previous_version})"
-        out.print(f"{switch.table}: version {switch.active_version} is active{before}")
+        print_json(_as_json(done))
+        return
+    for switch in done.switches:
+        out.print(_in_words(switch) + ("" if done.workers is None else f", served by {_counted(done.workers)}"))
+
+
+def _as_json(done: Done) -> dict[str, Any]:
+    tables = [asdict(switch) for switch in done.switches]
+    served = {} if done.workers is None else {"workers": done.workers, "seconds": done.seconds}
+    return {**(tables[0] if len(tables) == 1 else {"tables": tables}), **served}
+
+
+def _in_words(switch: Switch) -> str:
+    if switch.previous_version == switch.active_version:
+        return f"{switch.table}: version {switch.active_version} was active already"
+    before = "" if switch.previous_version is None else f" (before: {switch.previous_version})"
+    return f"{switch.table}: version {switch.active_version} is active{before}"
+
+
+def _counted(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"

@@ -2,8 +2,10 @@
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
@@ -79,7 +81,8 @@ def _wrong_setting(finding: ErrorDetails) -> str:
 
 def store_at(path: Path | None, *, new: bool = False) -> TableStore:
     """The store of a command; only where it may be `new` it need not be there."""
-    store = TableStore(settings_from(store=path).store)
+    settings = settings_from(store=path)
+    store = TableStore(settings.store, timedelta(seconds=settings.delete_grace_seconds))
     if not new and not store.root.exists():
         raise InvalidRequest(f"there is no store at {store.root}")
     if store.root.exists() and not store.root.is_dir():
@@ -87,12 +90,12 @@ def store_at(path: Path | None, *, new: bool = False) -> TableStore:
     return store
 
 
-def who(verb: str) -> str:
-    """What the history says of the one who did it."""
+def user() -> str:
+    """What the history says of the one who runs the command."""
     try:
-        return f"{verb} by {getpass.getuser()}"
+        return getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name
-        return verb
+        return f"user {os.getuid()}"
 
 
 def print_json(content: object) -> None:

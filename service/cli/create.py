@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from service.cli.common import JsonOption, StoreOption, one_of, store_at
-from service.cli.publishing import ActivateOption, OovOption, PaddingOption, TableOption, UnkOption, publish, special
+from service.cli.publishing import ActivateOption, OovOption, PaddingOption, TableOption, UnkOption, publish
+from service.importing import with_special_rows
 from service.initializers import INITIALIZERS, new_table
+from service.types import OovRule
 
 _MOST = 1 << 40
 
@@ -39,6 +41,9 @@ def create(
     json: JsonOption = False,
 ) -> None:
     """Makes a new table with one of Keras' initializers: something to try a client with before training is done."""
+    outside: OovRule = on_oov  # type: ignore[assignment]  # the callback has checked it
     started = time.perf_counter()
     drawn = new_table(num_embeddings, embedding_dim, initializer, seed)
-    publish(store_at(store, new=True), table, special(drawn, padding_id, unk_id, on_oov), activate, json, started)
+    publish(
+        store_at(store, new=True), table, with_special_rows(drawn, padding_id, unk_id, outside), activate, json, started
+    )

@@ -4,18 +4,18 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from service.cli.common import JsonOption, StoreOption, one_of, store_at
-from service.cli.publishing import ActivateOption, OovOption, PaddingOption, TableOption, UnkOption, publish, special
+from service.cli.publishing import ActivateOption, OovOption, PaddingOption, TableOption, UnkOption, publish
 from service.errors import InvalidTable
-from service.importers import IMPORTERS, read
+from service.importers import IMPORTERS
 from service.importers.options import ImportOptions, Missing
-from service.types import RowDtype
+from service.importing import Import
+from service.types import OovRule, RowDtype
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The trained table.", show_default=False)]
 FormatOption = Annotated[
@@ -112,19 +112,16 @@ def import_(
         raise typer.BadParameter("--max-norm must be a positive number")
     if missing is not None and select is None:
         raise typer.BadParameter("--missing is about the words of --select, which is not given")
-    rule: Missing = missing or "error"  # type: ignore[assignment]  # the callback has checked it
+    rule: Missing = missing or "error"  # type: ignore[assignment]  # the callbacks have checked these
+    stored: RowDtype = dtype  # type: ignore[assignment]
+    outside: OovRule = on_oov  # type: ignore[assignment]
     options = ImportOptions(
         tensor, rows, transpose, vocabulary, select, rule, normalize, max_norm, token_column=token_column
     )
     started = time.perf_counter()
-    found, imported = read(file, options, format_)
-    said = {} if note is None else {"note": note}
-    stored: RowDtype = dtype  # type: ignore[assignment]  # the callback has checked it
-    imported = replace(imported, dtype=stored, source={**imported.source, "format": found, **said})
+    imported = Import(options, format_, padding_id, unk_id, outside, stored, note).read(file)
     with _named_in_errors(file, table):
-        publish(
-            store_at(store, new=True), table, special(imported, padding_id, unk_id, on_oov), activate, json, started
-        )
+        publish(store_at(store, new=True), table, imported, activate, json, started)
 
 
 @contextmanager

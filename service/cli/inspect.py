@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.cli.changing import changing
 from service.cli.common import JsonOption, StoreOption, TableArgument, complain, out, print_json, print_table, store_at
 from service.errors import Conflict, DamagedVersion
 from service.store import TableStore
@@ -21,11 +22,17 @@ def list_(store: StoreOption = None, json: JsonOption = False) -> None:
     """Lists the tables of the store with their active versions."""
     opened = store_at(store)
     rows = [_summary(opened, table) for table in opened.tables()]
+    with changing(opened) as changes:
+        workers = changes.all_workers()
     if json:
-        print_json({"tables": rows})
+        print_json({"tables": rows if workers is None else [row | {"workers": workers[row["table"]]} for row in rows]})
         return
-    columns = ("table", "active", "versions", "rows", "dim", "vocabulary", "padding_id", "labels")
-    cells = [(*list(row.values())[:-1], _labels(row["labels"])) for row in rows]
+    columns = ["table", "active", "versions", "rows", "dim", "vocabulary", "padding_id", "labels"]
+    cells = [[*list(row.values())[:-1], _labels(row["labels"])] for row in rows]
+    if workers is not None:
+        columns.append("workers that serve it")
+        for cell, row in zip(cells, rows, strict=True):
+            cell.append(_serving(row["active_version"], workers[row["table"]]))
     print_table(f"Tables in {opened.root}", columns, cells)
 
 
@@ -36,9 +43,11 @@ def show(table: TableArgument, store: StoreOption = None, json: JsonOption = Fal
     versions = [_version(opened, TableVersion(table, version)) for version in opened.versions(table)]
     labels = opened.labels(table)
     history = [event.model_dump(mode="json") for event in opened.history(table)]
+    with changing(opened) as changes:
+        workers = changes.workers(table)
     if json:
         content = {"table": table, "active_version": active, "versions": versions, "labels": labels}
-        print_json(content | {"history": history})
+        print_json(content | {"history": history} | ({"workers": workers} if workers else {}))
         return
     columns = ("", "version", "rows", "dim", "dtype", "tokens", "padding", "unk", "on_oov", "created (UTC)")
     print_table(f"Versions of {table}", columns, [_row(version, active) for version in versions])
@@ -49,6 +58,9 @@ def show(table: TableArgument, store: StoreOption = None, json: JsonOption = Fal
     if history:
         cells = [(event["time"][:19], _what(event), event["by"]) for event in history]
         print_table("\nHistory", ("time (UTC)", "", "by"), cells)
+    if workers:
+        lines = [[worker[name] for name in ("worker", "state", "version", "reason")] for worker in workers]
+        print_table("\nWorkers", ("worker", "state", "version", "reason"), lines)
 
 
 def verify(
@@ -162,6 +174,11 @@ def _what(event: dict[str, Any]) -> str:
         return f"version {event['deleted']} deleted"
     before = "" if event["previous"] is None else f" after {event['previous']}"
     return f"version {event['version']} active{before}"
+
+
+def _serving(active: int | None, workers: list[dict[str, Any]]) -> str:
+    serving = [worker for worker in workers if active is not None and worker["version"] == active]
+    return f"{len(serving)} of {len(workers)}"
 
 
 def _labels(labels: dict[str, int]) -> str:

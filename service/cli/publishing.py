@@ -1,13 +1,14 @@
 """What `import` and `create` share: the options of special rows, publishing with a bar, and the report of it."""
 
 import time
-from dataclasses import replace
 from typing import Annotated, get_args
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.cli.common import err, one_of, out, print_json, who
+from service.cli.changing import changing
+from service.cli.common import err, one_of, out, print_json
+from service.errors import ServiceError
 from service.imported import ImportedTable
 from service.manifest import Manifest, Rounding
 from service.store import TableStore
@@ -30,30 +31,25 @@ OovOption = Annotated[
 ActivateOption = Annotated[bool, typer.Option("--activate/--no-activate", help="Serve the new version at once.")]
 
 
-def special(imported: ImportedTable, padding_id: int | None, unk_id: int | None, on_oov: str) -> ImportedTable:
-    """What the user says of special rows; what the user does not say is as the file has it."""
-    rule: OovRule = on_oov  # type: ignore[assignment]  # click has checked it
-    return replace(
-        imported,
-        padding_id=imported.padding_id if padding_id is None else padding_id,
-        unk_id=imported.unk_id if unk_id is None else unk_id,
-        on_oov=rule,
-    )
-
-
 def publish(store: TableStore, table: str, imported: ImportedTable, activate: bool, json: bool, started: float) -> None:
     """Publishes a table and says what was done; `started` is when the command began, by `time.perf_counter`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("rows", total=imported.num_embeddings)
-        version = store.publish(
-            table,
-            imported,
-            activate=activate,
-            by=who("import" if "format" in imported.source else "create"),
-            progress=lambda rows: progress.advance(task, rows),
-        )
+        version = store.publish(table, imported, progress=lambda rows: progress.advance(task, rows))
+    if activate:
+        _activate(store, version, "import" if "format" in imported.source else "create")
     _report(store, version, activate, json, time.perf_counter() - started)
+
+
+def _activate(store: TableStore, version: TableVersion, verb: str) -> None:
+    """Or takes the version back: a command that fails leaves nothing behind."""
+    with changing(store) as changes:
+        try:
+            changes.activate_new(version, verb)
+        except ServiceError:
+            changes.delete_version(version.name, version.version)
+            raise
 
 
 def _report(store: TableStore, version: TableVersion, active: bool, json: bool, seconds: float) -> None:

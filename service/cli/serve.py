@@ -8,7 +8,7 @@ import typer
 from service.cli.common import settings_from
 from service.settings import Settings
 
-_NOT_ON_THE_COMMAND_LINE = frozenset({"admin_token"})  # other users see the arguments of a process
+_NOT_ON_THE_COMMAND_LINE = frozenset({"admin_token", "admin_tokens"})  # other users see the arguments of a process
 
 
 def register(app: typer.Typer) -> None:
@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
 def serve(**given: object) -> None:
     """Serves the tables of the store over HTTP until Ctrl-C or SIGTERM, which let requests in flight finish.
 
-    Every option is also a setting: --max-ids is EMBEDDING_MAX_IDS. The token of the admin API is a setting only
-    (EMBEDDING_ADMIN_TOKEN), because the arguments of a process are visible to others.
+    Every option is also a setting: --max-ids is EMBEDDING_MAX_IDS. The tokens of the admin API are settings only
+    (EMBEDDING_ADMIN_TOKEN, EMBEDDING_ADMIN_TOKENS), because the arguments of a process are visible to others.
     """
     from service.server.supervisor import supervise  # noqa: PLC0415  (other commands need no server)
 

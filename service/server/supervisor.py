@@ -1,6 +1,7 @@
-"""The parent process: binds, forks the workers, replaces those that die, ends them at a signal. Serves nothing.
+"""The parent process: binds, forks the children, replaces those that die, ends them at a signal. Serves nothing.
 
-It is one thread and one selector, without an event loop: nothing in it could not be forked.
+Its children are the workers, which answer lookups, and one steward, which changes the store. It is one thread and
+one selector, without an event loop: nothing in it could not be forked.
 """
 
 import contextlib
@@ -10,34 +11,22 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-from service.server.control import Channel
+from service.server.child import STOP_SIGNALS, Child
+from service.server.control import Channel, Message
 from service.server.listening import address_of, bind
+from service.server.local import Sockets
+from service.server.steward import run_steward
+from service.server.switchboard import Switchboard
 from service.server.worker import prepare, run_worker
 from service.settings import Settings
 
-_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_GRACE: Final = 2.0  # seconds beyond the drain before a worker is killed
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 5.0  # seconds before a worker that never became ready is started again
+_GRACE: Final = 2.0  # seconds beyond the drain before a child is killed
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Worker:
-    """One place for a worker: the process in it changes, its socket and counters stay."""
-
-    number: int
-    listener: socket.socket
-    pid: int | None = None
-    channel: Channel | None = None
-    ready: bool = False
-    failures: int = 0
-    start_at: float = field(default=0.0)
 
 
 class Supervisor:
@@ -46,9 +35,18 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         listeners = bind(settings.host, settings.port, settings.workers)
+        sockets = Sockets.bind(settings)
+        self._sockets = sockets
         self._url = address_of(listeners[0])
-        self._workers = [_Worker(number, listener) for number, listener in enumerate(listeners)]
-        self._prepared = prepare(settings)
+        prepared = prepare(settings, sockets.forwarded_at)
+        self._workers = [
+            Child(f"worker-{number}", [listener], partial(run_worker, prepared, number, listener))
+            for number, listener in enumerate(listeners)
+        ]
+        self._steward = Child(
+            "steward", sockets.all(), partial(run_steward, settings, prepared.service.behind, sockets)
+        )
+        self._switchboard = Switchboard(self._kill_worker)
         self._selector = selectors.DefaultSelector()
         self._stops = 0
         self._announced = False
@@ -60,81 +58,84 @@ class Supervisor:
         gc.freeze()  # what is imported is never collected, so that its pages stay shared after the fork
         while not self._stops:
             self._start_due()
-            self._wait(wakeup, self._next_start())
+            self._wait(wakeup, self._next_due())
         self._stop(wakeup)
+
+    @property
+    def _children(self) -> list[Child]:
+        return [*self._workers, self._steward]
+
+    def _living(self) -> list[Child]:
+        return [child for child in self._children if child.pid is not None]
+
+    def _channels(self) -> dict[int, Channel]:
+        """The channels of the workers that live, by their numbers."""
+        return {number: worker.channel for number, worker in enumerate(self._workers) if worker.channel is not None}
 
     # Starting and replacing
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        for worker in self._workers:
-            if worker.pid is None and worker.start_at <= now:
-                self._start(worker)
+        for child in self._children:
+            if child.pid is None and child.start_at <= now:
+                child.start(partial(self._let_go, child))
+                self._selector.register(child.channel, selectors.EVENT_READ, child)  # type: ignore[arg-type]
+                if child is self._steward:
+                    self._switchboard.connect(child.channel, self._channels())
 
-    def _next_start(self) -> float | None:
-        waiting = [worker.start_at for worker in self._workers if worker.pid is None]
-        return max(0.0, min(waiting) - time.monotonic()) if waiting else None
+    def _next_due(self) -> float | None:
+        due = [child.start_at for child in self._children if child.pid is None]
+        deadline = self._switchboard.next_deadline()
+        if deadline is not None:
+            due.append(deadline)
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _start(self, worker: _Worker) -> None:
-        ours, theirs = Channel.pair()
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where a service is started without them
-            stream.flush()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            self._become(worker, theirs)
-        theirs.close()
-        worker.pid, worker.channel, worker.ready = pid, ours, False
-        self._selector.register(ours, selectors.EVENT_READ, worker)
-        _log.debug("worker %d is process %d", worker.number, pid)
+    def _let_go(self, child: Child) -> None:
+        """In a child that was just forked."""
+        if self._stops:  # the signal came between the fork and here, and will not come again
+            os._exit(0)
+        self._selector.close()
+        for other in self._children:
+            if other is not child:
+                other.close()
 
-    def _become(self, worker: _Worker, channel: Channel) -> None:
-        """In the child: lets go of what is the supervisor's, serves, and never returns."""
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in _STOP_SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            if self._stops:  # the signal came between the fork and here, and will not come again
-                return
-            self._selector.close()
-            for other in self._workers:
-                if other.channel is not None:
-                    other.channel.close()
-                if other is not worker:
-                    other.listener.close()
-            run_worker(self._prepared, worker.number, worker.listener, channel)
-            code = 0
-        except BaseException:  # noqa: BLE001  (the child must not run on into the supervisor's code)
-            _log.critical("worker %d fell over", worker.number, exc_info=True)
-        finally:
-            logging.shutdown()
-            os._exit(code)
+    def _bury(self, child: Child) -> None:
+        self._selector.unregister(child.channel)  # type: ignore[arg-type]
+        child.bury(replace=not self._stops)
+        if child is self._steward:
+            self._switchboard.connect(None, self._channels())
+        else:
+            self._switchboard.gone(self._workers.index(child))
 
-    def _on_channel(self, worker: _Worker) -> None:
-        assert worker.channel is not None  # noqa: S101  (it was selected)
-        message = worker.channel.receive()
+    def _kill_worker(self, number: int) -> None:
+        _log.error("worker %d does not answer and is killed", number)
+        self._workers[number].signal(signal.SIGKILL)
+
+    # What children say
+
+    def _on_channel(self, child: Child) -> None:
+        assert child.channel is not None  # noqa: S101  (it was selected)
+        message = child.channel.receive()
         if message is None:
-            self._bury(worker)
+            self._bury(child)
         elif message.kind == "ready":
-            worker.ready, worker.failures = True, 0
-            if not self._announced and all(other.ready for other in self._workers):
-                self._announced = True
-                _log.info("serving %s at %s with %d worker(s)", self._settings.store, self._url, len(self._workers))
+            child.now_ready()
+            self._announce()
+        else:
+            self._pass_on(child, message)
 
-    def _bury(self, worker: _Worker) -> None:
-        assert worker.channel is not None  # noqa: S101
-        assert worker.pid is not None  # noqa: S101
-        self._selector.unregister(worker.channel)
-        worker.channel.close()
-        _, status = os.waitpid(worker.pid, 0)
-        if not self._stops:
-            delay = 0.0 if worker.ready else min(_FIRST_DELAY * 2**worker.failures, _LONGEST_DELAY)
-            worker.failures += not worker.ready
-            worker.start_at = time.monotonic() + delay
-            code = os.waitstatus_to_exitcode(status)
-            _log.warning("worker %d (process %d) ended with %d and is replaced", worker.number, worker.pid, code)
-        worker.pid = worker.channel = None
+    def _pass_on(self, child: Child, message: Message) -> None:
+        if child is self._steward:
+            self._switchboard.ask(message, self._channels())
+        else:
+            self._switchboard.answer(self._workers.index(child), message)
+
+    def _announce(self) -> None:
+        if not self._announced and all(child.ready for child in self._children):
+            self._announced = True
+            _log.info("serving %s at %s with %d worker(s)", self._settings.store, self._url, len(self._workers))
+            if self._sockets.admin is not None:
+                _log.info("the admin API is at %s", address_of(self._sockets.admin))
 
     # Waiting and stopping
 
@@ -144,7 +145,7 @@ class Supervisor:
         wakeup.setblocking(False)
         self._written = written
         signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
-        for number in _STOP_SIGNALS:
+        for number in STOP_SIGNALS:
             signal.signal(number, self._on_stop_signal)
         self._selector.register(wakeup, selectors.EVENT_READ)
         return wakeup
@@ -159,11 +160,14 @@ class Supervisor:
             else:
                 with contextlib.suppress(BlockingIOError):
                     wakeup.recv(4096)
+        self._switchboard.expire()
 
     def _stop(self, wakeup: socket.socket) -> None:
         _log.info("stopping: requests in flight get %d s to finish", self._settings.drain_seconds)
-        for worker in self._workers:
-            worker.listener.close()
+        for child in self._children:
+            for listener in child.sockets:
+                listener.close()
+        self._sockets.remove()
         self._signal_all(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.drain_seconds + _GRACE
         while self._living() and self._stops == 1 and time.monotonic() < deadline:
@@ -173,13 +177,9 @@ class Supervisor:
             while self._living():
                 self._wait(wakeup, None)
 
-    def _living(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.pid is not None]
-
     def _signal_all(self, number: signal.Signals) -> None:
-        for pid in (worker.pid for worker in self._workers if worker.pid is not None):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        for child in self._children:
+            child.signal(number)
 
 
 def supervise(settings: Settings) -> None:
@@ -187,5 +187,7 @@ def supervise(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-8s %(process)d %(message)s", force=True
     )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for library in ("uvicorn", "httpx", "httpcore"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("service.audit").setLevel(logging.INFO)  # who changed what is told at every level
     Supervisor(settings).run()

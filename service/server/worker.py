@@ -4,20 +4,21 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
-import uvicorn
 import uvloop
 
-from service.api.app import create_service
-from service.api.front import Front
+from service.api.app import Service, create_service
+from service.api.forwarding import Forwarding
+from service.api.guard import closed
 from service.metrics import Counters, SharedCounters
 from service.registry import TableRegistry
 from service.server.control import Channel, Message
-from service.server.protocol import IgnoringUpgrades
+from service.server.participant import Participant
+from service.server.serving import ChildServer
 from service.settings import Settings
 from service.store import TableStore
 from service.watcher import StoreWatcher
@@ -25,66 +26,53 @@ from service.watcher import StoreWatcher
 _PATIENCE: Final = 5.0
 """Seconds that connections wait in the socket's queue for the tables to be loaded: a replaced worker answers
 none of them "not ready", and with tables that take longer its health can still be asked."""
-
-
-class WorkerServer(uvicorn.Server):
-    """uvicorn's server without its signal handlers, telling when it accepts."""
-
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_started()
-
-    def stop(self) -> None:
-        """Finishes the requests in flight and then ends."""
-        self.should_exit = True
+_TURN: Final = 0.0005
+"""Seconds after which a thread that opens a version hands the interpreter lock to the event loop (default: 0.005)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that workers have in common, made before they are forked: 10 MB that they share, not one each."""
+    """All that children have in common, made before they are forked: 10 MB that they share, not one each."""
 
     settings: Settings
     watcher: StoreWatcher
     counters: Counters
-    front: Front
+    service: Service
 
 
-def prepare(settings: Settings) -> Prepared:
-    """Builds the application. No table is opened and no thread is started yet."""
+def prepare(settings: Settings, admin_at: str) -> Prepared:
+    """Builds the application; `admin_at` is the Unix socket of the steward. No table is opened, no thread started."""
     registry = TableRegistry()
     watcher = StoreWatcher(
-        TableStore(settings.store),
+        TableStore(settings.store, timedelta(seconds=settings.delete_grace_seconds)),
         registry,
         backend=settings.backend,
         poll_seconds=settings.poll_seconds,
         keep_loaded=settings.keep_loaded,
     )
     counters = Counters(SharedCounters(settings.workers), 0)
-    return Prepared(settings, watcher, counters, create_service(settings, registry, watcher, counters).front)
+    forwarding = Forwarding(admin_at) if settings.admin_port is None else closed
+    service = create_service(settings, registry, watcher, counters, admin=lambda _: forwarding)
+    return Prepared(settings, watcher, counters, service)
 
 
 def run_worker(prepared: Prepared, number: int, listener: socket.socket, channel: Channel) -> None:
     """Serves until SIGTERM, or until the supervisor is gone."""
     prepared.counters.move_to(number)
+    sys.setswitchinterval(_TURN)
     # Ctrl-C reaches the whole process group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(prepared, listener, channel))
+        runner.run(_serve(prepared, number, listener, channel))
 
 
-async def _serve(prepared: Prepared, listener: socket.socket, channel: Channel) -> None:
-    server = WorkerServer(_config(prepared), lambda: channel.send(Message("ready")))
+async def _serve(prepared: Prepared, number: int, listener: socket.socket, channel: Channel) -> None:
+    drain = prepared.settings.drain_seconds
+    server = ChildServer(prepared.service.front, drain, on_started=lambda: channel.send(Message("ready")))
+    participant = Participant(prepared.watcher, number, channel, give_up=lambda: signal.raise_signal(signal.SIGKILL))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, server.stop)
-    loop.add_reader(channel.fileno(), _on_message, channel, server)
+    loop.add_reader(channel.fileno(), _on_message, channel, participant, server)
     first_look = asyncio.Event()
     watching = loop.create_task(prepared.watcher.run(first_look))
     with contextlib.suppress(TimeoutError):
@@ -95,22 +83,10 @@ async def _serve(prepared: Prepared, listener: socket.socket, channel: Channel) 
     prepared.watcher.close()
 
 
-def _on_message(channel: Channel, server: WorkerServer) -> None:
-    if channel.receive() is None:  # the supervisor is gone: nobody would ever stop this worker
+def _on_message(channel: Channel, participant: Participant, server: ChildServer) -> None:
+    message = channel.receive()
+    if message is not None:
+        participant.on_message(message)
+    else:  # the supervisor is gone: nobody would ever stop this worker
         asyncio.get_running_loop().remove_reader(channel.fileno())
         server.stop()
-
-
-def _config(prepared: Prepared) -> uvicorn.Config:
-    return uvicorn.Config(
-        prepared.front,
-        loop="uvloop",
-        http=IgnoringUpgrades,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=prepared.settings.drain_seconds,
-    )

@@ -60,7 +60,7 @@ def test_the_help_of_a_command_names_every_option(name: str) -> None:
 
 def test_serve_has_an_option_for_every_setting_but_the_token() -> None:
     text = help_of("serve")
-    settings = {f"--{name.replace('_', '-')}" for name in Settings.model_fields} - {"--admin-token"}
+    settings = {f"--{name.replace('_', '-')}" for name in Settings.model_fields} - {"--admin-token", "--admin-tokens"}
     assert {option for option in settings if option not in text} == set()
     assert settings <= options_of("serve")
     assert "--admin-token" not in text

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
 TABLE: Final = "words"
+OTHER: Final = "users"
 ROWS: Final = np.arange(14, dtype=np.float32).reshape(7, 2)
 NEW_ROWS: Final = ROWS + 100
 TOKENS: Final = tuple("abcdefg")
@@ -41,6 +42,7 @@ VERBS: Final[dict[str, Callable[[TableStore], object]]] = {
     "publish_and_activate": lambda store: store.publish(TABLE, new_table(), activate=True),
     "activate": lambda store: store.activate(TABLE, 3),
     "rollback": lambda store: store.rollback(TABLE),
+    "switch": lambda store: store.switch({TABLE: 3, OTHER: 3}, "switch"),
     "delete_version": lambda store: store.delete_version(TABLE, 3),
     "set_label": lambda store: store.set_label(TABLE, "canary", 3),
     "delete_label": lambda store: store.delete_label(TABLE, "stable"),

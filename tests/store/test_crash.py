@@ -12,7 +12,7 @@ from service import npyfile
 from service.history import Activation, Deletion
 from service.store import TableStore
 from service.types import TableVersion
-from tests.store.crash_points import NEW_ROWS, ROWS, TABLE, TOKENS, VERBS
+from tests.store.crash_points import NEW_ROWS, OTHER, ROWS, TABLE, TOKENS, VERBS
 from tests.world import publish
 
 REPOSITORY = Path(__file__).parents[2]
@@ -47,6 +47,13 @@ def store_with_three_versions(root: Path) -> None:
     store.set_label(TABLE, "stable", 1)
 
 
+def store_with_two_tables(root: Path) -> None:
+    """Both with versions as `store_with_three_versions` has them."""
+    store_with_three_versions(root)
+    for version in (1, 2, 3):
+        publish(TableStore(root), OTHER, ROWS + version, TOKENS, activate=version < 3)
+
+
 def store_with_six_versions(root: Path) -> None:
     """Of six versions, 3, 4 and 5 can be pruned."""
     store_with_three_versions(root)
@@ -73,6 +80,7 @@ CASES = {
     ),
     "activate": ("activate", store_with_three_versions, [OLD, Seen(OLD.versions, 3, OLD.labels)]),
     "rollback": ("rollback", store_with_three_versions, [OLD, Seen(OLD.versions, 1, OLD.labels)]),
+    "switch two tables": ("switch", store_with_two_tables, [OLD, Seen(OLD.versions, 3, OLD.labels)]),
     "delete a version": ("delete_version", store_with_three_versions, [OLD, Seen((1, 2), 2, OLD.labels)]),
     "set a label": ("set_label", store_with_three_versions, [OLD, Seen((1, 2, 3), 2, (("canary", 3), ("stable", 1)))]),
     "delete a label": ("delete_label", store_with_three_versions, [OLD, Seen((1, 2, 3), 2, ())]),
@@ -89,7 +97,7 @@ CASES = {
 }
 
 # Fewer steps than these would mean that the hook is blind: each verb writes, syncs and renames at least so often.
-LEAST_STEPS = {"publish": 12, "publish_and_activate": 20, "set_label": 6, "delete_label": 5, "prune": 30}
+LEAST_STEPS = {"publish": 12, "publish_and_activate": 20, "switch": 30, "set_label": 6, "delete_label": 5, "prune": 30}
 
 
 def rows_of(version: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -129,7 +137,8 @@ def check_life_goes_on(root: Path, before: Seen) -> None:
     assert new is not None
     assert new > max((*now.versions, *before.versions), default=0)
     store.activate(TABLE, new)
-    store.prune(TABLE, keep=len(store.versions(TABLE)))
+    for table in store.tables():
+        store.prune(table, keep=len(store.versions(table)))
     assert seen(root).versions == (*now.versions, new)
     assert not list(root.glob("**/.staging-*"))
     known = {"CURRENT", "history.jsonl", "labels.json", *map(str, (*now.versions, new))}

@@ -1,14 +1,17 @@
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from service.errors import TableNotFound
+from service import npyfile
+from service.errors import Conflict, TableNotFound, VersionNotFound
 from service.history import Deletion
 from service.imported import ImportedTable, RowBlock
 from service.manifest import Manifest
@@ -250,3 +253,163 @@ def test_prunes_next_to_publishes_disturb_none_of_them(tmp_path: Path) -> None:
     assert published == list(range(2, 32))
     store.prune("words", keep=1)
     assert store.versions("words") == [30, 31]
+
+
+# A grace period
+
+HOUR = timedelta(hours=1)
+
+
+def deleted_folders(root: Path) -> list[Path]:
+    return sorted((root / "words").glob(".deleted-*"))
+
+
+def made_old(folder: Path, age: timedelta) -> Path:
+    """Writes another time of deletion into the name of a deleted version's folder."""
+    then = datetime.now(UTC) - age
+    return folder.rename(folder.with_name(f".deleted-{int(then.timestamp())}-{folder.name.rpartition('-')[2]}"))
+
+
+def test_a_deleted_version_is_gone_at_once_and_its_files_stay_for_the_grace(tmp_path: Path) -> None:
+    store_with(tmp_path, 3)
+    store = TableStore(tmp_path, grace=HOUR)
+    rows = (tmp_path / "words" / "2" / "vectors.npy").read_bytes()
+    begun = int(datetime.now(UTC).timestamp())
+    store.delete_version("words", 2)
+    assert store.versions("words") == [1, 3]
+    with pytest.raises(VersionNotFound):
+        store.version(TableVersion("words", 2))
+    (folder,) = deleted_folders(tmp_path)
+    name = re.fullmatch(r"\.deleted-(\d+)-[0-9a-f]{32}", folder.name)
+    assert name is not None
+    assert begun <= int(name[1]) <= datetime.now(UTC).timestamp()
+    assert (folder / "vectors.npy").read_bytes() == rows
+
+
+CLEARING: dict[str, Callable[[TableStore], object]] = {
+    "prune": lambda store: store.prune("words", keep=1),
+    "delete_version": lambda store: store.delete_version("words", 2),
+    "remove_deleted": lambda store: store.remove_deleted("words"),
+}
+
+
+@pytest.mark.parametrize(
+    ("age", "stays"),
+    [(timedelta(0), True), (HOUR - timedelta(minutes=1), True), (HOUR, False), (timedelta(days=9999), False)],
+    ids=["just deleted", "a minute before its end", "at its end", "long ago"],
+)
+@pytest.mark.parametrize("verb", CLEARING)
+def test_the_files_of_a_deleted_version_go_with_the_first_verb_after_the_grace(
+    tmp_path: Path, verb: str, age: timedelta, stays: bool
+) -> None:
+    store_with(tmp_path, 3)
+    store = TableStore(tmp_path, grace=HOUR)
+    store.delete_version("words", 1)
+    old = made_old(deleted_folders(tmp_path)[0], age)
+    CLEARING[verb](store)
+    assert old.exists() == stays
+    assert len(deleted_folders(tmp_path)) == stays + (verb != "remove_deleted")
+
+
+def test_without_a_grace_the_files_go_at_once_and_those_of_earlier_deletions_too(tmp_path: Path) -> None:
+    store_with(tmp_path, 3)
+    TableStore(tmp_path, grace=HOUR).delete_version("words", 1)
+    assert len(deleted_folders(tmp_path)) == 1
+    TableStore(tmp_path).delete_version("words", 2)
+    assert deleted_folders(tmp_path) == []
+
+
+def test_only_the_table_of_the_verb_is_cleared(tmp_path: Path) -> None:
+    store = TableStore(tmp_path, grace=HOUR)
+    for table in ("words", "users"):
+        publish(store, table, KERAS_ROWS, activate=False)
+        publish(store, table, KERAS_ROWS, activate=False)
+        store.delete_version(table, 1)
+    TableStore(tmp_path).prune("users", keep=1)
+    assert len(deleted_folders(tmp_path)) == 1
+    assert not list((tmp_path / "users").glob(".deleted-*"))
+
+
+@pytest.mark.parametrize("grace", [timedelta(0), HOUR], ids=["no grace", "an hour"])
+def test_a_mapped_version_stays_readable_after_its_deletion(tmp_path: Path, grace: timedelta) -> None:
+    store_with(tmp_path, 2)
+    store = TableStore(tmp_path, grace)
+    mapped = npyfile.map_rows(store.version(TableVersion("words", 1)).vectors)[1]
+    store.delete_version("words", 1)
+    assert np.array_equal(mapped, KERAS_ROWS)
+
+
+@pytest.mark.parametrize("grace", [timedelta(0), HOUR], ids=["no grace", "an hour"])
+def test_the_number_of_a_deleted_version_is_never_given_again(tmp_path: Path, grace: timedelta) -> None:
+    store = TableStore(tmp_path, grace)
+    for version in range(1, 6):
+        assert publish(store, "words", KERAS_ROWS, activate=False).version == version
+        store.delete_version("words", version)
+    assert store.tables() == []
+    assert len(deleted_folders(tmp_path)) == (5 if grace else 0)
+    assert publish(store, "words", KERAS_ROWS).version == 6
+
+
+def test_a_rollback_to_a_deleted_version_is_refused_though_its_files_are_there(tmp_path: Path) -> None:
+    store = TableStore(tmp_path, grace=HOUR)
+    for _ in range(2):
+        publish(store, "words", KERAS_ROWS)
+    store.delete_version("words", 1)
+    with pytest.raises(Conflict, match="has been deleted"):
+        store.rollback("words")
+
+
+@pytest.mark.parametrize(
+    ("name", "stays"),
+    [
+        (".deleted-", False),
+        (".deleted-x", False),
+        (".deleted-1", False),
+        (".deleted--1-a", False),
+        (".deleted-1.5-a", False),
+        (".deleted-²-a", False),
+        (f".deleted-{'9' * 200}-a", True),
+        (".deleted", True),
+        ("deleted-1-a", True),
+        ("1.deleted-1-a", True),
+    ],
+)
+def test_what_only_looks_like_a_deleted_version_stops_no_verb(tmp_path: Path, name: str, stays: bool) -> None:
+    store_with(tmp_path, 2)
+    (tmp_path / "words" / name / "deep").mkdir(parents=True)
+    store = TableStore(tmp_path, grace=HOUR)
+    assert store.versions("words") == [1, 2]
+    store.delete_version("words", 1)
+    store.prune("words", keep=1)
+    assert (tmp_path / "words" / name).exists() == stays
+
+
+def test_a_file_or_a_link_with_the_name_of_a_deleted_version_stays(tmp_path: Path) -> None:
+    store = store_with(tmp_path, 1)
+    (tmp_path / "words" / ".deleted-1-file").write_text("mine")
+    (tmp_path / "words" / ".deleted-1-link").symlink_to(tmp_path / "words" / "1")
+    store.prune("words", keep=1)
+    assert {path.name for path in deleted_folders(tmp_path)} == {".deleted-1-file", ".deleted-1-link"}
+    store.verify(TableVersion("words", 1))
+
+
+def test_deletions_at_once_give_back_the_space_of_each(tmp_path: Path) -> None:
+    store = store_with(tmp_path, 20)
+    failures: list[Exception] = []
+
+    def delete(versions: range) -> None:
+        try:
+            for version in versions:
+                store.delete_version("words", version)
+        except Exception as error:  # noqa: BLE001 - the test fails with it
+            failures.append(error)
+
+    threads = [threading.Thread(target=delete, args=(range(start, 20, 3),)) for start in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert failures == []
+    assert store.versions("words") == [20]
+    store.remove_deleted("words")
+    assert deleted_folders(tmp_path) == []

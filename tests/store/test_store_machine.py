@@ -1,3 +1,4 @@
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -119,6 +120,15 @@ class StoreMachine(RuleBasedStateMachine):
             assert model.before is not None
             model.activate(model.before)
 
+    @rule(versions=st.tuples(a_version, a_version))
+    def switch(self, versions: tuple[int, int]) -> None:
+        targets = dict(zip(TABLES, versions, strict=True))
+        missing = [self.models[table].missing(version) for table, version in targets.items()]
+        refusal = next((refusal for refusal in (TableNotFound, VersionNotFound) if refusal in missing), None)
+        if self.does(lambda: self.store.switch(targets, "switch"), refusal):
+            for table, version in targets.items():
+                self.models[table].activate(version)
+
     @rule(table=a_table, label=a_label, version=a_version)
     def label(self, table: str, label: str, version: int) -> None:
         model = self.models[table]
@@ -181,6 +191,20 @@ class StoreMachine(RuleBasedStateMachine):
             )
             history = TableStore(self.root).history(table)
             (self.root / table / "history.jsonl").write_text(dump([*history, line]))
+
+    @precondition(lambda self: all(model.versions for model in self.models.values()))
+    @precondition(lambda self: not (self.root / ".switch.json").exists())
+    @rule(number=a_version)
+    def a_switch_dies_after_its_commit(self, number: int) -> None:
+        targets = {name: sorted(model.versions)[number % len(model.versions)] for name, model in self.models.items()}
+        targets = {name: version for name, version in targets.items() if version != self.models[name].active}
+        for name, version in targets.items():
+            line = Activation(version=version, previous=self.models[name].active, time=datetime.now(UTC), by="killed")
+            (self.root / name / "history.jsonl").write_text(dump([*self.store.history(name), line]))
+        if targets:
+            (self.root / ".switch.json").write_text(json.dumps({"tables": targets}))
+        for name, version in targets.items():
+            self.models[name].activate(version)
 
     @invariant()
     def the_store_is_as_the_model(self) -> None:

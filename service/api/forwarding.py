@@ -1,0 +1,66 @@
+"""Requests that a worker passes on to the steward as they are, over a Unix socket, and the answers back."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import httpx
+
+from service.api.answer import Answer, Receive, Scope, Send, send_answer
+from service.api.body import ClientDisconnected
+from service.api.errors import problem
+from service.errors import Unreachable
+
+_OF_ONE_CONNECTION: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"expect"})
+"""Fields that are about the client's connection to us (RFC 9110 section 7.6.1), and what we have answered already."""
+
+
+class Forwarding:
+    """The ASGI application in a worker for what the steward serves. A body is passed on piece by piece."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._client: httpx.AsyncClient | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            answer = await self._ask(scope, receive)
+        except ClientDisconnected:
+            return
+        except httpx.TransportError:
+            answer = problem(Unreachable("the process that changes the store has ended; ask what is in force"))
+        await send_answer(send, answer)
+
+    async def _ask(self, scope: Scope, receive: Receive) -> Answer:
+        query = scope["query_string"]
+        target = scope["raw_path"] + (b"?" + query if query else b"")
+        request = httpx.Request(
+            scope["method"],
+            httpx.URL("http://steward", raw_path=target),
+            headers=[(name, value) for name, value in scope["headers"] if name not in _OF_ONE_CONNECTION],
+            content=_pieces(receive) if _has_body(scope) else None,
+        )
+        response = await self._transport().send(request)
+        passed = [(name.lower(), value) for name, value in response.headers.raw]
+        dropped = _OF_ONE_CONNECTION | {b"content-length", b"transfer-encoding", b"date", b"server"}
+        return Answer(response.status_code, [pair for pair in passed if pair[0] not in dropped], response.content)
+
+    def _transport(self) -> httpx.AsyncClient:
+        """Made by the first request: connections belong to the event loop of the process that was forked."""
+        if self._client is None:
+            transport = httpx.AsyncHTTPTransport(uds=self._address)
+            self._client = httpx.AsyncClient(transport=transport, timeout=None, trust_env=False)  # noqa: S113
+        return self._client
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+
+
+async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        yield bytes(message.get("body", b""))
+        if not message.get("more_body", False):
+            return

@@ -1,0 +1,93 @@
+"""The steward's end of the barrier: its questions to all workers, which the supervisor passes on."""
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from service.barrier import WorkerState
+from service.errors import CannotPrepare, WorkersSilent
+from service.registry import TableState
+from service.server.control import Channel, Kind, Message
+
+_COMMIT_SECONDS: Final = 10.0  # for an assignment: a worker that takes longer hangs, and is replaced
+_STATES_SECONDS: Final = 2.0
+_AT_ONCE: Final = 50  # tables whose states fit into one message
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A question under way."""
+
+    done: "asyncio.Future[Sequence[int]]"
+    answers: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class AskedWorkers:
+    """The barrier over the workers of a supervisor. To be used in the event loop that it is made in."""
+
+    def __init__(self, channel: Channel, prepare_seconds: float) -> None:
+        self._channel = channel
+        self._prepare_seconds = prepare_seconds
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, _Asked] = {}
+        self._change = ""
+
+    def on_message(self, message: Message) -> None:
+        """Takes what the supervisor says."""
+        asked = self._asked.get(message.question)
+        if asked is None:
+            return
+        if message.kind == "answer":
+            asked.answers[message.content["worker"]] = message.content["content"]
+        elif message.kind == "done" and not asked.done.done():
+            asked.done.set_result(message.content["silent"])
+
+    async def prepare(self, targets: Mapping[str, int]) -> None:
+        self._change = uuid.uuid4().hex
+        asked = {"change": self._change, "targets": targets}
+        answers, silent = await self._ask("prepare", asked, self._prepare_seconds)
+        failures = [(worker, answer["reason"]) for worker, answer in sorted(answers.items()) if answer["reason"]]
+        if not failures and not silent:
+            return
+        await self.abandon()
+        if failures:
+            raise CannotPrepare(*failures[0])
+        raise WorkersSilent(silent, self._prepare_seconds)
+
+    async def commit(self, targets: Mapping[str, int]) -> int:
+        asked = {"change": self._change, "targets": targets}
+        answers, _ = await self._ask("commit", asked, _COMMIT_SECONDS, kill=True)
+        return len(answers)
+
+    async def abandon(self) -> None:
+        await self._ask("abandon", {"change": self._change}, _COMMIT_SECONDS)
+
+    async def states(self, tables: Sequence[str]) -> dict[str, list[WorkerState]]:
+        found: dict[str, list[WorkerState]] = {table: [] for table in tables}
+        for first in range(0, len(tables), _AT_ONCE):
+            some = tables[first : first + _AT_ONCE]
+            answers, silent = await self._ask("states", {"tables": some}, _STATES_SECONDS)
+            for worker, answer in sorted(answers.items()):
+                for table, (state, version, reason) in zip(some, answer["states"], strict=True):
+                    state_now = WorkerState(worker, answer["process"], TableState(state), version, reason)
+                    found[table].append(state_now)
+            for worker in silent:
+                for table in some:
+                    found[table].append(WorkerState(worker, None, TableState.UNAVAILABLE, None, "it does not answer"))
+        return found
+
+    async def _ask(
+        self, kind: Kind, content: Mapping[str, Any], seconds: float, *, kill: bool = False
+    ) -> tuple[dict[int, Mapping[str, Any]], Sequence[int]]:
+        """The answers by worker, and the workers that owe one. Who dies meanwhile is in neither."""
+        number = next(self._numbers)
+        asked = self._asked[number] = _Asked(asyncio.get_running_loop().create_future())
+        try:
+            question = {"kind": kind, "content": content, "seconds": seconds, "kill": kill}
+            self._channel.send(Message("ask", number, question))
+            return asked.answers, await asked.done
+        finally:
+            del self._asked[number]

@@ -1,0 +1,73 @@
+"""The process that changes the store: the admin API for what workers pass on, and for the commands of this host.
+
+It answers no lookup, so that what it does (hash, read and write gigabytes) takes no turn from those that do.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from datetime import timedelta
+from typing import Final, TypeAlias
+
+import uvloop
+from starlette.types import ASGIApp
+
+from service.api.authorization import Tokens, local_user
+from service.api.guard import Guard
+from service.server.asking import AskedWorkers
+from service.server.control import Channel, Message
+from service.server.local import Sockets
+from service.server.serving import ChildServer
+from service.settings import Settings
+from service.steward import Steward
+from service.store import TableStore
+
+_NICENESS: Final = 5  # a third of the share of a worker, where all cores are busy
+_HOUSEKEEPING: Final = 5.0  # seconds
+_Servers: TypeAlias = list[tuple[ChildServer, list[socket.socket]]]
+
+
+def run_steward(settings: Settings, behind: ASGIApp, sockets: Sockets, channel: Channel) -> None:
+    """Serves the admin routes of `behind` until SIGTERM, or until the supervisor is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICENESS)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, behind, sockets, channel))
+
+
+async def _serve(settings: Settings, behind: ASGIApp, sockets: Sockets, channel: Channel) -> None:
+    workers = AskedWorkers(channel, settings.prepare_seconds)
+    store = TableStore(settings.store, timedelta(seconds=settings.delete_grace_seconds))
+    steward = Steward(store, workers, settings.backend)
+    servers = _servers(settings, behind, sockets, steward)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(channel.fileno(), _on_message, channel, workers, servers)
+    loop.add_signal_handler(signal.SIGTERM, _stop, servers)
+    housekeeping = loop.create_task(steward.housekeep(_HOUSEKEEPING))
+    channel.send(Message("ready"))  # connections wait in the sockets' queues
+    await asyncio.gather(*(server.serve(listeners) for server, listeners in servers))
+    housekeeping.cancel()
+
+
+def _servers(settings: Settings, behind: ASGIApp, sockets: Sockets, steward: Steward) -> _Servers:
+    drain = settings.drain_seconds
+    remote = [listener for listener in (sockets.forwarded, sockets.admin) if listener is not None]
+    servers = [(ChildServer(Guard(behind, steward, Tokens.of(settings)), drain), remote)]
+    if sockets.control is not None:
+        servers.append((ChildServer(Guard(behind, steward, local_user), drain), [sockets.control]))
+    return servers
+
+
+def _on_message(channel: Channel, workers: AskedWorkers, servers: _Servers) -> None:
+    message = channel.receive()
+    if message is not None:
+        workers.on_message(message)
+    else:  # the supervisor is gone
+        asyncio.get_running_loop().remove_reader(channel.fileno())
+        _stop(servers)
+
+
+def _stop(servers: _Servers) -> None:
+    for server, _ in servers:
+        server.stop()

@@ -1,0 +1,164 @@
+"""The verbs that change the store while it is served: verified first, prepared in every worker, then put in force.
+
+A change that fails before it is in force leaves every worker on the versions it serves. Changes are serialised here;
+changes that other processes make are serialised by the store's locks. No HTTP.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from service.barrier import Barrier, WorkerState
+from service.errors import InvalidRequest, ServiceError
+from service.imported import ImportedTable
+from service.loader import load
+from service.store import Pruned, Switch, TableStore
+from service.types import TableVersion
+
+MOST_TABLES: Final = 256
+"""In one activation: what the workers are told fits into one message."""
+
+_audit = logging.getLogger("service.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """What an activation did, in how many workers, and how long it took until all of them served it."""
+
+    switches: tuple[Switch, ...]
+    workers: int
+    seconds: float
+
+
+class Steward:
+    """Changes one store, and has the workers of one service follow. Its methods may be called at the same time.
+
+    `by` is who asked for a change; it goes into the history and the audit log.
+    """
+
+    def __init__(self, store: TableStore, barrier: Barrier, backend: str = "numpy") -> None:
+        self.store = store
+        self._barrier = barrier
+        self._backend = backend
+        self._turn = asyncio.Lock()
+        self._imports = asyncio.Semaphore(1)
+
+    # What is in force
+
+    async def activate(self, targets: Mapping[str, int], by: str) -> Activated:
+        """Puts these versions in force, in all tables and all workers or in none.
+
+        Raises TableNotFound, VersionNotFound, DamagedVersion, CannotPrepare, WorkersSilent, InsufficientStorage.
+        """
+        started = time.perf_counter()
+        _check_targets(targets)
+        for table, version in targets.items():
+            await asyncio.to_thread(self.store.verify, TableVersion(table, version))
+        async with self._turn:
+            return await self._switch(targets, "activate", by, started)
+
+    async def rollback(self, table: str, by: str) -> Activated:
+        """Activates the version that was active before. Raises what `activate` raises, and Conflict for none."""
+        started = time.perf_counter()
+        async with self._turn:  # all along: what was active before must not change meanwhile
+            target = await asyncio.to_thread(self.store.rollback_target, table)
+            await asyncio.to_thread(self.store.verify, TableVersion(table, target))
+            return await self._switch({table: target}, "rollback", by, started)
+
+    async def _switch(self, targets: Mapping[str, int], verb: str, by: str, started: float) -> Activated:
+        await self._barrier.prepare(targets)
+        try:
+            switches = await asyncio.to_thread(self.store.switch, targets, f"{verb} by {by}")
+        except BaseException:  # cleaned up after, and raised on
+            await self._barrier.abandon()
+            raise
+        workers = await self._barrier.commit(targets)
+        for switch in switches:
+            _record(by, verb, switch.table, switch.previous_version, switch.active_version)
+        return Activated(tuple(switches), workers, time.perf_counter() - started)
+
+    # What names versions, and what there is
+
+    async def set_label(self, table: str, label: str, version: int, by: str) -> None:
+        """Has a label name a version that verifies and loads. Raises what the store's verb raises, DamagedVersion."""
+        async with self._turn:
+            previous = (await asyncio.to_thread(self.store.labels, table)).get(label)
+            chosen = TableVersion(table, version)
+            await asyncio.to_thread(load, self.store, chosen, self._backend)
+            await asyncio.to_thread(self.store.set_label, table, label, version)
+        _record(by, f"label {label}", table, previous, version)
+
+    async def delete_label(self, table: str, label: str, by: str) -> None:
+        """Forgets a label. Raises TableNotFound, LabelNotFound."""
+        async with self._turn:
+            previous = (await asyncio.to_thread(self.store.labels, table)).get(label)
+            await asyncio.to_thread(self.store.delete_label, table, label)
+        _record(by, f"unlabel {label}", table, previous, None)
+
+    async def delete_version(self, table: str, version: int, by: str) -> None:
+        """Removes a version that is neither active nor labelled. Raises VersionNotFound, Conflict."""
+        async with self._turn:
+            await asyncio.to_thread(self.store.delete_version, table, version, f"delete by {by}")
+        _record(by, "delete", table, version, None)
+
+    async def prune(self, table: str, keep: int, older_than: timedelta, by: str) -> Pruned:
+        """Removes versions by count and age, see the store's verb."""
+        async with self._turn:
+            pruned = await asyncio.to_thread(self.store.prune, table, keep, older_than, f"prune by {by}")
+        for version in pruned.versions:
+            _record(by, "prune", table, version.version, None)
+        return pruned
+
+    # New versions
+
+    async def publish(
+        self, table: str, read: Callable[[], ImportedTable], by: str, *, activate: bool
+    ) -> tuple[TableVersion, Activated | None]:
+        """Publishes what `read` gives, one table after the other; if asked to, activates it or takes it back."""
+        async with self._imports:
+            version = await asyncio.to_thread(lambda: self.store.publish(table, read(), by=f"publish by {by}"))
+        _record(by, "publish", table, None, version.version)
+        if not activate:
+            return version, None
+        try:
+            return version, await self.activate({table: version.version}, by)
+        except ServiceError:
+            await self.delete_version(table, version.version, by)
+            raise
+
+    # What is there
+
+    async def states(self, tables: list[str]) -> dict[str, list[WorkerState]]:
+        """What every worker serves of these tables."""
+        return await self._barrier.states(tables)
+
+    async def housekeep(self, seconds: float) -> None:
+        """Gives back the disk space of deleted versions when their grace is over, until cancelled."""
+        while True:
+            await asyncio.to_thread(self.store.remove_all_deleted)
+            await asyncio.sleep(seconds)
+
+
+def _check_targets(targets: Mapping[str, int]) -> None:
+    if not targets:
+        raise InvalidRequest("no table is named", field="tables")
+    if len(targets) > MOST_TABLES:
+        raise InvalidRequest(f"{len(targets)} tables, {MOST_TABLES} are the most in one activation", field="tables")
+
+
+def _record(by: str, verb: str, table: str, before: int | None, after: int | None) -> None:
+    """One line for each change: who, what, from where, to where."""
+    said = {"by": by, "change": verb, "table": table, "from": before, "to": after}
+    _audit.info("audit: " + " ".join(f"{name}={_quoted(value)}" for name, value in said.items()))
+
+
+def _quoted(value: object) -> str:
+    """Without line ends and blanks of its own, so that nobody can forge a line or a field."""
+    if value is None:
+        return "-"
+    text = str(value)
+    return text if text.isascii() and text.isprintable() and not set(text) & set(' "=') else ascii(text)
