@@ -7,13 +7,13 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lock memory import-memory import-speed fuzz openapi readme shipped-table test-data clean
+.PHONY: serve test check lock memory import-memory import-speed fuzz openapi readme shipped-table test-data kill-loop swap clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .
@@ -102,6 +102,14 @@ test-data: .venv-data/test-data.stamp .venv-data-keras2/test-data.stamp
 # `kill -9` in a loop: publishers are killed at random instants, and the store must stay whole.
 crash-loop: .venv/test.stamp
 	$(BIN)/python load_tests/crash_loop.py
+
+# The same while tables are swapped: of workers and the steward, of whole servers and publishing commands.
+kill-loop: .venv/test.stamp
+	$(BIN)/python -m load_tests.kill_loop
+
+# 1,000 swaps of tables that are looked up all the time: no answer fails, mixes versions or comes from an old one.
+swap: .venv/test.stamp
+	$(BIN)/python -m load_tests.swap
 
 clean:
 	rm -rf .venv .venv-data .venv-data-keras2 .venv-gensim .mypy_cache .ruff_cache .pytest_cache .hypothesis

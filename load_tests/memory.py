@@ -27,16 +27,22 @@ _IDS = 64
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """PSS in bytes, of the supervisor and of each worker, over a table of `table` bytes."""
+    """PSS in bytes, of the supervisor, the steward and each worker, over a table of `table` bytes."""
 
     table: int
     supervisor: int
+    steward: int
     workers: list[int]
 
     @property
     def ratio(self) -> float:
         """All processes together against the table."""
-        return (self.supervisor + sum(self.workers)) / self.table
+        return self.total / self.table
+
+    @property
+    def total(self) -> int:
+        """All processes together, in bytes."""
+        return self.supervisor + self.steward + sum(self.workers)
 
 
 def measure(folder: Path, table_mb: int, workers: int, lookups: int) -> Figures:
@@ -46,7 +52,7 @@ def measure(folder: Path, table_mb: int, workers: int, lookups: int) -> Figures:
     with running(folder, "--workers", str(workers)) as server:
         _look_up(server, rows, lookups)
         sizes = [pss_bytes(pid) for pid in server.workers()]
-        return Figures(rows * _DIM * 4, pss_bytes(server.process.pid), sizes)
+        return Figures(rows * _DIM * 4, pss_bytes(server.process.pid), pss_bytes(server.steward()), sizes)
 
 
 def _blocks(rows: int) -> Iterator[RowBlock]:
@@ -79,6 +85,7 @@ def main() -> int:
         figures = measure(Path(folder), asked.table_mb, asked.workers, asked.lookups)
     print(f"table       {figures.table / 1e6:9.1f} MB")
     print(f"supervisor  {figures.supervisor / 1e6:9.1f} MB PSS")
+    print(f"steward     {figures.steward / 1e6:9.1f} MB PSS")
     for number, size in enumerate(figures.workers):
         print(f"worker {number}    {size / 1e6:9.1f} MB PSS")
     print(f"all         {figures.ratio:9.3f} times the table (at most {asked.at_most})")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +50,20 @@ class Running:
 
 
 @contextmanager
-def running(store: Path, *options: str, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Running]:
+def running(
+    store: Path,
+    *options: str,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    module: Sequence[str] = ("service",),
+) -> Iterator[Running]:
     """Starts `serve` over a store; yields once every worker accepts, and kills what is left at the end.
 
     `settings` are those that are no options, by their names without the prefix: `{"ADMIN_TOKEN": "secret"}`.
+    `module` is what is run, with its own arguments.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        command = [sys.executable, "-m", "service", "serve", "--store", str(store), "--port", "0", *options]
+        command = [sys.executable, "-m", *module, "serve", "--store", str(store), "--port", "0", *options]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EMBEDDING_")}
         environment |= {f"EMBEDDING_{name}": value for name, value in settings.items()}
         with log.open("wb") as output:

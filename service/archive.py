@@ -1,5 +1,6 @@
 """Several files in one tar, unpacked into a folder that nothing in it can leave. No links, no devices, no bombs."""
 
+import io
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -9,9 +10,20 @@ from typing import Final
 from service.errors import ImportFormatError, RequestTooLarge
 
 _MOST_MEMBERS: Final = 1_000
-_LONGEST_NAME: Final = 1_000  # characters
+_LONGEST_NAME: Final = 1_000  # bytes
+_LONGEST_PART: Final = 255  # bytes, of a name between slashes: no file system takes more
 _MAGIC_AT, _MAGIC = 257, b"ustar"
 _CHUNK: Final = 1 << 20
+_END: Final = bytes(512)
+
+
+class _Sparing(io.FileIO):
+    """The tar as `tarfile` reads it, which takes names and attributes whole, however long they say they are."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= 2 * _CHUNK:
+            raise tarfile.ReadError(f"a header has more than {2 * _CHUNK} bytes")
+        return super().read(size) or b""
 
 
 def is_tar(path: Path) -> bool:
@@ -27,12 +39,26 @@ def unpack(path: Path, name: str, into: Path, limit: int) -> list[PurePosixPath]
     Raises ImportFormatError that names the tar by `name` and the member that is not taken, RequestTooLarge.
     """
     try:
-        with tarfile.open(path, "r:", encoding="utf-8", errors="strict") as tar:
-            return [_unpack_one(tar, member, name, into) for member in _files(tar, name, limit)]
-    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
+        with (
+            _Sparing(path) as file,
+            tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="strict") as tar,
+        ):
+            names = [_unpack_one(tar, member, name, into) for member in _files(tar, name, limit)]
+            _check_end(tar, file, name)
+    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, ImportFormatError | RequestTooLarge):
             raise
         raise ImportFormatError(name, f"the tar cannot be read: {error}") from None
+    if not names:
+        raise ImportFormatError(name, "the tar has no file")
+    return names
+
+
+def _check_end(tar: tarfile.TarFile, file: io.FileIO, name: str) -> None:
+    """`tarfile` takes a header that is cut or damaged for the end of the tar: files behind it would be left out."""
+    file.seek(tar.offset)
+    if file.read(len(_END)) != _END:
+        raise ImportFormatError(name, "the tar ends without its end mark, or a header in it is damaged")
 
 
 def _files(tar: tarfile.TarFile, name: str, limit: int) -> Iterator[tarfile.TarInfo]:
@@ -53,8 +79,10 @@ def _check_member(member: tarfile.TarInfo, name: str) -> None:
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise ImportFormatError(name, f"it is a {_kind(member)}; only plain files and folders are taken", where)
     parts = PurePosixPath(member.name).parts
-    if member.name.startswith("/") or ".." in parts or "\0" in member.name or len(member.name) > _LONGEST_NAME:
+    if member.name.startswith("/") or ".." in parts or "\0" in member.name:
         raise ImportFormatError(name, "the name leads out of the tar", where)
+    if len(member.name.encode()) > _LONGEST_NAME or any(len(part.encode()) > _LONGEST_PART for part in parts):
+        raise ImportFormatError(name, "the name is too long", where)
     if member.isreg() and not [part for part in parts if part != "."]:
         raise ImportFormatError(name, "the file has no name", where)
 

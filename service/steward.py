@@ -45,7 +45,7 @@ class Steward:
         self._barrier = barrier
         self._backend = backend
         self._turn = asyncio.Lock()
-        self._imports = asyncio.Semaphore(1)
+        self._imports = asyncio.Semaphore(2)
 
     # What is in force
 
@@ -85,30 +85,26 @@ class Steward:
 
     async def set_label(self, table: str, label: str, version: int, by: str) -> None:
         """Has a label name a version that verifies and loads. Raises what the store's verb raises, DamagedVersion."""
-        async with self._turn:
-            previous = (await asyncio.to_thread(self.store.labels, table)).get(label)
-            chosen = TableVersion(table, version)
-            await asyncio.to_thread(load, self.store, chosen, self._backend)
-            await asyncio.to_thread(self.store.set_label, table, label, version)
+        previous = (await asyncio.to_thread(self.store.labels, table)).get(label)
+        chosen = TableVersion(table, version)
+        await asyncio.to_thread(load, self.store, chosen, self._backend)
+        await asyncio.to_thread(self.store.set_label, table, label, version)
         _record(by, f"label {label}", table, previous, version)
 
     async def delete_label(self, table: str, label: str, by: str) -> None:
         """Forgets a label. Raises TableNotFound, LabelNotFound."""
-        async with self._turn:
-            previous = (await asyncio.to_thread(self.store.labels, table)).get(label)
-            await asyncio.to_thread(self.store.delete_label, table, label)
+        previous = (await asyncio.to_thread(self.store.labels, table)).get(label)
+        await asyncio.to_thread(self.store.delete_label, table, label)
         _record(by, f"unlabel {label}", table, previous, None)
 
     async def delete_version(self, table: str, version: int, by: str) -> None:
         """Removes a version that is neither active nor labelled. Raises VersionNotFound, Conflict."""
-        async with self._turn:
-            await asyncio.to_thread(self.store.delete_version, table, version, f"delete by {by}")
+        await asyncio.to_thread(self.store.delete_version, table, version, f"delete by {by}")
         _record(by, "delete", table, version, None)
 
     async def prune(self, table: str, keep: int, older_than: timedelta, by: str) -> Pruned:
         """Removes versions by count and age, see the store's verb."""
-        async with self._turn:
-            pruned = await asyncio.to_thread(self.store.prune, table, keep, older_than, f"prune by {by}")
+        pruned = await asyncio.to_thread(self.store.prune, table, keep, older_than, f"prune by {by}")
         for version in pruned.versions:
             _record(by, "prune", table, version.version, None)
         return pruned
@@ -118,7 +114,7 @@ class Steward:
     async def publish(
         self, table: str, read: Callable[[], ImportedTable], by: str, *, activate: bool
     ) -> tuple[TableVersion, Activated | None]:
-        """Publishes what `read` gives, one table after the other; if asked to, activates it or takes it back."""
+        """Publishes what `read` gives, two tables at a time at most; if asked to, activates it or takes it back."""
         async with self._imports:
             version = await asyncio.to_thread(lambda: self.store.publish(table, read(), by=f"publish by {by}"))
         _record(by, "publish", table, None, version.version)

@@ -154,6 +154,7 @@ def allowed_path(folder: Path | None, name: str) -> Path:
     try:
         root = folder.resolve()
         path = (root / name).resolve()
+        path.exists()  # raises for a name that is too long
     except (OSError, ValueError, RuntimeError):
         raise Forbidden(f"{name[:200]!r} is not below the folder that is allowed") from None
     if not path.is_relative_to(root) or path == root:

@@ -68,6 +68,8 @@ class StoreWatcher:
         Raises what opening raises, ServiceError or OSError; then nothing is kept. A newer change takes the place of
         one that was neither committed nor abandoned.
         """
+        if self._preparing == change and self._prepared.keys() == targets.keys():
+            return
         self._preparing, self._prepared = change, {}
         loaded = await asyncio.get_running_loop().run_in_executor(self._disk, self._load_all, targets)
         if self._preparing == change:

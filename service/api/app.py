@@ -178,6 +178,8 @@ def _of_http(request: Request, error: HTTPException) -> ServiceError:
 
 def _allowed(request: Request) -> list[str]:
     """The methods of all routes at this address; the error knows only those of the first."""
-    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
-    routes = request.app.routes
-    return [method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+
+    def is_taken(method: str) -> bool:
+        return any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in _METHODS if is_taken(method)]

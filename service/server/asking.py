@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from service.barrier import WorkerState
-from service.errors import CannotPrepare, WorkersSilent
+from service.errors import CannotPrepare, ServiceError, WorkersSilent
 from service.registry import TableState
 from service.server.control import Channel, Kind, Message
 
@@ -17,11 +17,20 @@ _STATES_SECONDS: Final = 2.0
 _AT_ONCE: Final = 50  # tables whose states fit into one message
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What came back: answers by worker, the workers that did not answer in time, and those that died over it."""
+
+    answers: Mapping[int, Mapping[str, Any]]
+    silent: Sequence[int]
+    died: Sequence[int]
+
+
 @dataclass(slots=True)
 class _Asked:
     """A question under way."""
 
-    done: "asyncio.Future[Sequence[int]]"
+    done: "asyncio.Future[_Said]"
     answers: dict[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -40,27 +49,38 @@ class AskedWorkers:
         asked = self._asked.get(message.question)
         if asked is None:
             return
+        content = message.content
         if message.kind == "answer":
-            asked.answers[message.content["worker"]] = message.content["content"]
+            asked.answers[content["worker"]] = content["content"]
         elif message.kind == "done" and not asked.done.done():
-            asked.done.set_result(message.content["silent"])
+            asked.done.set_result(_Said(asked.answers, content["silent"], content["died"]))
 
     async def prepare(self, targets: Mapping[str, int]) -> None:
         self._change = uuid.uuid4().hex
-        asked = {"change": self._change, "targets": targets}
-        answers, silent = await self._ask("prepare", asked, self._prepare_seconds)
-        failures = [(worker, answer["reason"]) for worker, answer in sorted(answers.items()) if answer["reason"]]
-        if not failures and not silent:
-            return
-        await self.abandon()
-        if failures:
-            raise CannotPrepare(*failures[0])
-        raise WorkersSilent(silent, self._prepare_seconds)
+        try:
+            if not await self._prepared(targets):
+                return
+            # A worker has died. Its successor is asked once more: if this version is what kills it, nobody gets it.
+            died = await self._prepared(targets)
+            if died:
+                raise CannotPrepare(died[0], "it died twice while it loaded")
+        except ServiceError:
+            await self.abandon()
+            raise
+
+    async def _prepared(self, targets: Mapping[str, int]) -> Sequence[int]:
+        """The workers that died; raises CannotPrepare, WorkersSilent."""
+        said = await self._ask("prepare", {"change": self._change, "targets": targets}, self._prepare_seconds)
+        for worker, answer in sorted(said.answers.items()):
+            if answer["reason"]:
+                raise CannotPrepare(worker, answer["reason"])
+        if said.silent:
+            raise WorkersSilent(said.silent, self._prepare_seconds)
+        return said.died
 
     async def commit(self, targets: Mapping[str, int]) -> int:
         asked = {"change": self._change, "targets": targets}
-        answers, _ = await self._ask("commit", asked, _COMMIT_SECONDS, kill=True)
-        return len(answers)
+        return len((await self._ask("commit", asked, _COMMIT_SECONDS, kill=True)).answers)
 
     async def abandon(self) -> None:
         await self._ask("abandon", {"change": self._change}, _COMMIT_SECONDS)
@@ -69,25 +89,22 @@ class AskedWorkers:
         found: dict[str, list[WorkerState]] = {table: [] for table in tables}
         for first in range(0, len(tables), _AT_ONCE):
             some = tables[first : first + _AT_ONCE]
-            answers, silent = await self._ask("states", {"tables": some}, _STATES_SECONDS)
-            for worker, answer in sorted(answers.items()):
+            said = await self._ask("states", {"tables": some}, _STATES_SECONDS)
+            for worker, answer in sorted(said.answers.items()):
                 for table, (state, version, reason) in zip(some, answer["states"], strict=True):
                     state_now = WorkerState(worker, answer["process"], TableState(state), version, reason)
                     found[table].append(state_now)
-            for worker in silent:
+            for worker in said.silent:
                 for table in some:
                     found[table].append(WorkerState(worker, None, TableState.UNAVAILABLE, None, "it does not answer"))
         return found
 
-    async def _ask(
-        self, kind: Kind, content: Mapping[str, Any], seconds: float, *, kill: bool = False
-    ) -> tuple[dict[int, Mapping[str, Any]], Sequence[int]]:
-        """The answers by worker, and the workers that owe one. Who dies meanwhile is in neither."""
+    async def _ask(self, kind: Kind, content: Mapping[str, Any], seconds: float, *, kill: bool = False) -> _Said:
         number = next(self._numbers)
         asked = self._asked[number] = _Asked(asyncio.get_running_loop().create_future())
         try:
             question = {"kind": kind, "content": content, "seconds": seconds, "kill": kill}
             self._channel.send(Message("ask", number, question))
-            return asked.answers, await asked.done
+            return await asked.done
         finally:
             del self._asked[number]

@@ -18,7 +18,7 @@ Kind: TypeAlias = Literal["ready", "ask", "answer", "done", "prepare", "commit",
 `ask`: the steward to the supervisor; `content` is the question for every worker.
 `prepare`, `commit`, `abandon`, `follow`, `states`: the supervisor to a worker, see `service.server.worker`.
 `answer`: a worker to the supervisor, and on to the steward with the worker's number.
-`done`: the supervisor to the steward: no more answers come, and which workers owe one.
+`done`: the supervisor to the steward: no more answers come; which workers owe one, and which have died.
 """
 
 

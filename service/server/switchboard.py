@@ -6,19 +6,20 @@ It knows nothing of tables. Every question ends: with the last answer, the last 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.server.control import Channel, Message
 
 
 @dataclass(slots=True)
 class _Question:
-    """A question under way: who still owes an answer, until when, and whether who is late is killed."""
+    """A question under way: who still owes an answer, until when, whether who is late is killed, and who has died."""
 
     number: int
     owing: set[int]
     deadline: float
     kill: bool
+    died: list[int] = field(default_factory=list)
 
 
 class Switchboard:
@@ -57,8 +58,9 @@ class Switchboard:
 
     def gone(self, worker: int) -> None:
         """A worker has died, and answers nothing any more."""
-        for question in list(self._questions.values()):
+        for question in [question for question in self._questions.values() if worker in question.owing]:
             question.owing.discard(worker)
+            question.died.append(worker)
             self._end_if_answered(question)
 
     def next_deadline(self) -> float | None:
@@ -82,7 +84,7 @@ class Switchboard:
 
     def _end(self, question: _Question) -> None:
         del self._questions[question.number]
-        self._say(Message("done", question.number, {"silent": sorted(question.owing)}))
+        self._say(Message("done", question.number, {"silent": sorted(question.owing), "died": question.died}))
 
     def _say(self, message: Message) -> None:
         if self._steward is not None:
