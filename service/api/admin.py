@@ -4,7 +4,8 @@ import asyncio
 from datetime import timedelta
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from service.api.admin_detail import detail, line
@@ -29,12 +30,14 @@ from service.steward import Activated
 from service.types import TableVersion
 
 RESPONSES: Final = problems("unauthorized", "forbidden", "table_not_found", "version_not_found", "invalid_request")
+TOKEN: Final = Depends(HTTPBearer(auto_error=False, description="One of the tokens that the operator has set."))
+"""For the documentation; `guard.py` has checked it before a route is chosen."""
 _ACTIVATION: Final = problems("conflict", "timeout", "insufficient_storage")
 
 
 def admin_router() -> APIRouter:
     """The routes that change what is served; they find their steward in the request."""
-    router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=RESPONSES)
+    router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=RESPONSES, dependencies=[TOKEN])
     _add_reading(router)
     _add_activation(router)
     _add_labels(router)

@@ -1,4 +1,7 @@
-"""Requests that a worker passes on to the steward as they are, over a Unix socket, and the answers back."""
+"""Requests that a worker passes on to the steward as they are, over a Unix socket, and the answers back.
+
+Who may not ask is told so here: the steward's answer comes back only after the body has been passed on.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -6,9 +9,10 @@ from typing import Final
 import httpx
 
 from service.api.answer import Answer, Receive, Scope, Send, send_answer
+from service.api.authorization import Authorize
 from service.api.body import ClientDisconnected
 from service.api.errors import problem
-from service.errors import Unreachable
+from service.errors import ServiceError, Unreachable
 
 _OF_ONE_CONNECTION: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"expect"})
 """Fields that are about the client's connection to us (RFC 9110 section 7.6.1), and what we have answered already."""
@@ -17,15 +21,19 @@ _OF_ONE_CONNECTION: Final = frozenset({b"connection", b"keep-alive", b"proxy-con
 class Forwarding:
     """The ASGI application in a worker for what the steward serves. A body is passed on piece by piece."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, authorize: Authorize) -> None:
         self._address = address
+        self._authorize = authorize
         self._client: httpx.AsyncClient | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            self._authorize(scope)
             answer = await self._ask(scope, receive)
         except ClientDisconnected:
             return
+        except ServiceError as error:
+            answer = problem(error)
         except httpx.TransportError:
             answer = problem(Unreachable("the process that changes the store has ended; ask what is in force"))
         await send_answer(send, answer)
@@ -47,7 +55,9 @@ class Forwarding:
     def _transport(self) -> httpx.AsyncClient:
         """Made by the first request: connections belong to the event loop of the process that was forked."""
         if self._client is None:
-            transport = httpx.AsyncHTTPTransport(uds=self._address)
+            # A connection for each request: one that is kept may be closed by the steward in the instant of its use.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            transport = httpx.AsyncHTTPTransport(uds=self._address, limits=limits)
             self._client = httpx.AsyncClient(transport=transport, timeout=None, trust_env=False)  # noqa: S113
         return self._client
 

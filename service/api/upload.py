@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.admin import RESPONSES
+from service.api.admin import RESPONSES, TOKEN
 from service.api.admin_schemas import Published, SourceBody, UploadQuery
 from service.api.answer import Scope
 from service.api.body import ClientDisconnected
@@ -33,7 +33,7 @@ _DEFAULT_NAME: Final = "upload"
 
 def upload_router(settings: Settings) -> APIRouter:
     """The route of new versions."""
-    router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=RESPONSES)
+    router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=RESPONSES, dependencies=[TOKEN])
 
     @router.post(
         "/tables/{table}/versions",

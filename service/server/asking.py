@@ -13,6 +13,7 @@ from service.registry import TableState
 from service.server.control import Channel, Kind, Message
 
 _COMMIT_SECONDS: Final = 10.0  # for an assignment: a worker that takes longer hangs, and is replaced
+_ABANDON_SECONDS: Final = 1.0  # who is late lets go as soon as it hears of it; a change need not wait for that
 _STATES_SECONDS: Final = 2.0
 _AT_ONCE: Final = 50  # tables whose states fit into one message
 
@@ -83,7 +84,7 @@ class AskedWorkers:
         return len((await self._ask("commit", asked, _COMMIT_SECONDS, kill=True)).answers)
 
     async def abandon(self) -> None:
-        await self._ask("abandon", {"change": self._change}, _COMMIT_SECONDS)
+        await self._ask("abandon", {"change": self._change}, _ABANDON_SECONDS)
 
     async def states(self, tables: Sequence[str]) -> dict[str, list[WorkerState]]:
         found: dict[str, list[WorkerState]] = {table: [] for table in tables}

@@ -12,6 +12,7 @@ from typing import Final
 import uvloop
 
 from service.api.app import Service, create_service
+from service.api.authorization import Tokens
 from service.api.forwarding import Forwarding
 from service.api.guard import closed
 from service.metrics import Counters, SharedCounters
@@ -51,7 +52,7 @@ def prepare(settings: Settings, admin_at: str) -> Prepared:
         keep_loaded=settings.keep_loaded,
     )
     counters = Counters(SharedCounters(settings.workers), 0)
-    forwarding = Forwarding(admin_at) if settings.admin_port is None else closed
+    forwarding = Forwarding(admin_at, Tokens.of(settings)) if settings.admin_port is None else closed
     service = create_service(settings, registry, watcher, counters, admin=lambda _: forwarding)
     return Prepared(settings, watcher, counters, service)
 
