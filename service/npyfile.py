@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, Final, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ from service.types import RowDtype
 MAGIC: Final = b"\x93NUMPY"
 STORED: Final[dict[RowDtype, str]] = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
 """The dtypes of rows in the store, as headers write them."""
+_PARSING: Final = Lock()  # threads of Python 3.11 and 3.12 that parse at once may get a SystemError (gh-106905)
 _HEADER_LIMIT: Final = 10_000  # bytes; numpy's own bound for a header from an untrusted source
 _PYTHON_2_LIMIT: Final = 256  # bytes; more than Python 2 wrote for an array of plain numbers
 _HEADER_ERRORS: Final = (
@@ -79,8 +81,11 @@ def read_header(file: BinaryIO, *, allow_objects: bool = False) -> NpyHeader:
     if version not in readers:
         raise ValueError(f"npy format version {version[0]}.{version[1]} is not supported")
     try:
-        _check_literal(file, 2 if version == (1, 0) else 4)
-        shape, fortran_order, dtype = readers[version](file, max_header_size=_HEADER_LIMIT)
+        length_bytes = 2 if version == (1, 0) else 4
+        header = _header_of(file, length_bytes)
+        with _PARSING:
+            _check_literal(header, length_bytes)
+            shape, fortran_order, dtype = readers[version](io.BytesIO(header), max_header_size=_HEADER_LIMIT)
     except _HEADER_ERRORS:  # numpy's text may quote the header's code with addresses of objects in it
         raise ValueError("the npy header cannot be read") from None
     if dtype.hasobject and not allow_objects:
@@ -92,16 +97,19 @@ def read_header(file: BinaryIO, *, allow_objects: bool = False) -> NpyHeader:
     return NpyHeader(shape, fortran_order, dtype, file.tell())
 
 
-def _check_literal(file: BinaryIO, length_bytes: int) -> None:
-    """Raises one of `_HEADER_ERRORS` for a long header that is no literal; leaves the file's position as it was.
+def _header_of(file: BinaryIO, length_bytes: int) -> bytes:
+    """Its length and as much of it as may be parsed; nobody waits for a disk while another thread parses."""
+    length = file.read(length_bytes)
+    return length + file.read(min(int.from_bytes(length, "little"), _HEADER_LIMIT + 1))
+
+
+def _check_literal(header: bytes, length_bytes: int) -> None:
+    """Raises one of `_HEADER_ERRORS` for a long header that is no literal.
 
     numpy takes such a header for one of Python 2, and before Python 3.12 its tokenizer needs time that grows with the
     square of the length: 38 seconds for 10,000 bytes.
     """
-    start = file.tell()
-    length = int.from_bytes(file.read(length_bytes), "little")
-    text = file.read(min(length, _HEADER_LIMIT)).rstrip()
-    file.seek(start)
+    text = header[length_bytes:][:_HEADER_LIMIT].rstrip()
     if len(text) > _PYTHON_2_LIMIT:
         ast.literal_eval(text.decode("latin1"))
 

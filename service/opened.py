@@ -77,6 +77,12 @@ class OpenedVersions:
             while len(kept) > self._keep_loaded:
                 kept.popitem(last=False)
 
+    def let_go(self, version: TableVersion) -> None:
+        """Does not keep it any more: it is active, and has been opened for that."""
+        with self._lock:
+            if version.name in self._kept:
+                self._kept[version.name].pop(version.version, None)
+
     def forget_deleted(self) -> None:
         """Lets go of kept versions that are not in the store any more, and of what took their place."""
         with self._lock:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Final
 
 from service.barrier import Barrier, WorkerState
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InsufficientStorage, InvalidRequest, ServiceError
 from service.imported import ImportedTable
 from service.loader import load
 from service.store import Pruned, Switch, TableStore
@@ -22,6 +22,7 @@ from service.types import TableVersion
 MOST_TABLES: Final = 256
 """In one activation: what the workers are told fits into one message."""
 
+_log = logging.getLogger(__name__)
 _audit = logging.getLogger("service.audit")
 
 
@@ -122,9 +123,15 @@ class Steward:
             return version, None
         try:
             return version, await self.activate({table: version.version}, by)
-        except ServiceError:
-            await self.delete_version(table, version.version, by)
+        except ServiceError as error:
+            await self._take_back(version, by, error)
             raise
+
+    async def _take_back(self, version: TableVersion, by: str, cause: ServiceError) -> None:
+        try:
+            await self.delete_version(version.name, version.version, by)
+        except InsufficientStorage:  # what deletes needs a little room as well
+            raise InsufficientStorage(f"{cause}; {version} is published and not active") from cause
 
     # What is there
 
@@ -135,7 +142,10 @@ class Steward:
     async def housekeep(self, seconds: float) -> None:
         """Gives back the disk space of deleted versions when their grace is over, until cancelled."""
         while True:
-            await asyncio.to_thread(self.store.remove_all_deleted)
+            try:
+                await asyncio.to_thread(self.store.remove_all_deleted)
+            except OSError:  # the next look may succeed
+                _log.exception("deleted versions cannot be removed")
             await asyncio.sleep(seconds)
 
 

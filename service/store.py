@@ -363,8 +363,7 @@ class TableStore:
 
     def _next_version(self, table: str) -> int:
         # Also above deleted versions: whoever remembers a number must never get other rows for it.
-        present = self._folder(table).present()
-        return max(present[-1] if present else 0, history.highest(self._events(table))) + 1
+        return max(self._folder(table).highest_name(), history.highest(self._events(table))) + 1
 
     def _add_event(self, table: str, event: Event) -> None:
         self._folder(table).set_events([*self._events(table), event])

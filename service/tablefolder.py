@@ -50,8 +50,14 @@ class TableFolder:
         with os.scandir(self.path) as found:
             return sorted(int(entry.name) for entry in found if parse_version(entry.name) and _is_folder(entry))
 
+    def highest_name(self) -> int:
+        """The highest number that is the name of anything here, be it a version or not; 0 for none."""
+        if not self.path.is_dir():
+            return 0
+        return max((parse_version(name) or 0 for name in os.listdir(self.path)), default=0)  # noqa: PTH208  (names, not paths)
+
     def versions(self) -> list[int]:
-        """The same; raises TableNotFound where there is none."""
+        """Those that are there; raises TableNotFound where there is none."""
         found = self.present()
         if not found:
             raise TableNotFound(self.name)

@@ -51,16 +51,19 @@ class Received:
         if not self._bytes:
             raise InvalidRequest("the body is empty; send a table file, a tar of several, or a JSON object with source")
         for algorithm, expected in self._expected.items():
-            found = self._digests[algorithm].digest()
-            if found != expected:
-                raise InvalidRequest(
-                    f"Content-Digest promises {algorithm} {expected.hex()}, the body has {found.hex()}",
-                    field="Content-Digest",
-                )
+            check_digest(algorithm, expected, self._digests[algorithm].digest())
 
     def close(self) -> None:
         """Lets go of the file, finished or not."""
         self._file.close()
+
+
+def check_digest(algorithm: str, expected: bytes, found: bytes) -> None:
+    """Raises InvalidRequest where a body does not hash to what its sender promises."""
+    if found != expected:
+        raise InvalidRequest(
+            f"Content-Digest promises {algorithm} {expected.hex()}, the body has {found.hex()}", field="Content-Digest"
+        )
 
 
 def too_large(limit: int, found: int | None = None) -> RequestTooLarge:
@@ -74,10 +77,10 @@ class Files:
     Errors name files by what the client called them, never by where they are on this machine.
     """
 
-    def __init__(self, folder: Path, names: list[PurePosixPath], shown: str) -> None:
+    def __init__(self, folder: Path, names: list[PurePosixPath], tar: str | None = None) -> None:
         self.folder = folder
         self._names = names
-        self._shown = shown
+        self._tar = tar
 
     @classmethod
     def of(cls, received: Received, limit: int) -> "Files":
@@ -90,7 +93,7 @@ class Files:
             return cls(folder, names, received.name)
         place = folder / received.name
         received.path.rename(place)
-        return cls(folder, [PurePosixPath(received.name)], received.name)
+        return cls(folder, [PurePosixPath(received.name)])
 
     def beside(self, name: str | None, field: str) -> Path | None:
         """The file of this name; raises InvalidRequest that lists those there are."""
@@ -102,7 +105,7 @@ class Files:
 
     def table(self, name: str | None, format_: str | None, used: list[Path | None]) -> Path:
         """The file or the model's folder that has the table; raises InvalidRequest where it is not clear which."""
-        if len(self._names) == 1:
+        if self._tar is None or (name is None and len(self._names) == 1):
             return self.folder / self._names[0]
         if name is not None:
             chosen = PurePosixPath(name)
@@ -134,7 +137,7 @@ class Files:
         return left[0]
 
     def _listed(self) -> str:
-        return f" in {self._shown}; it has {', '.join(map(str, sorted(self._names)[:20]))}"
+        return f" in {self._tar or 'the upload'}; it has {', '.join(map(str, sorted(self._names)[:20]))}"
 
 
 def _is_model(folder: Path) -> bool:

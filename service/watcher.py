@@ -204,6 +204,8 @@ class StoreWatcher:
             return
         self.registry.swap(*changed)
         for entry in changed:
+            if entry.loaded is not None:
+                self.opened.let_go(entry.loaded.table.identity)
             replaced = before[entry.name].loaded if entry.name in before else None
             if replaced is not None and replaced.table.identity.version != entry.active_version:
                 self.opened.keep(replaced.table)

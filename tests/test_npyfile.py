@@ -1,6 +1,8 @@
+import gc
 import io
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -313,3 +315,21 @@ def test_the_data_begin_where_the_header_says() -> None:
 def test_objects_are_not_dumped() -> None:
     with pytest.raises(ValueError, match="Object arrays cannot be saved"):
         npyfile.dump(np.array([{}], dtype=object))
+
+
+def test_threads_that_parse_at_once_do_not_disturb_each_other() -> None:
+    data = npyfile.dump(np.zeros((3, 4), np.float32))
+
+    def give_way(*_: object) -> None:
+        time.sleep(0)
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(give_way)  # a collection within the parser is where another thread may come in
+    gc.set_threshold(7)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            parsed = list(threads.map(npyfile.parse, [data] * 2000))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(give_way)
+    assert all(array.shape == (3, 4) for array in parsed)

@@ -1,6 +1,5 @@
 """The application: FastAPI with every route and the documentation, and the lookups in front of its router."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
@@ -21,7 +20,6 @@ from service.api.body import ClientDisconnected
 from service.api.documentation import DESCRIPTION, LOOKUP, MULTI_LOOKUP
 from service.api.errors import internal, problem
 from service.api.front import MULTI, Front, Lookups, route_of
-from service.api.guard import PREFIX as ADMIN
 from service.api.guard import closed
 from service.api.health import health_router
 from service.api.limits import Limits
@@ -29,14 +27,13 @@ from service.api.lookup import LookupEndpoint
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import MultiLookupEndpoint
 from service.api.tables import tables_router
-from service.api.upload import upload_router
+from service.api.upload import is_upload, upload_router
 from service.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, ServiceError
 from service.metrics import Counters
 from service.registry import TableRegistry
 from service.settings import Settings
 from service.watcher import StoreWatcher
 
-_UPLOAD: Final = re.compile(rf"{ADMIN}tables/[^/]+/versions")  # the one route behind the lookups that takes a query
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -138,8 +135,7 @@ def _check_address(scope: Scope) -> None:
     path = scope["path"]
     if path.endswith("\n"):  # the router's patterns end in `$`, which would match before it
         raise RouteNotFound(f"nothing is served at {path!r}")
-    upload = _UPLOAD.fullmatch(path) is not None
-    if path.startswith("/v1/") and route_of(path) is None and not upload:
+    if path.startswith("/v1/") and route_of(path) is None and not is_upload(scope):
         reject_query(scope["query_string"], "is not known here")
 
 

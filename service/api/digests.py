@@ -2,13 +2,15 @@
 
 import base64
 import binascii
+import hashlib
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from service.api.answer import Scope
 from service.api.media import header
 from service.errors import InvalidRequest
-from service.uploads import HASHES
+from service.uploads import HASHES, check_digest
 
 FIELD: Final = "Content-Digest"
 _MEMBER: Final = re.compile(rb" *([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/]*={0,2}):(?:;[^,]*)? *")
@@ -28,6 +30,12 @@ def digests_of(scope: Scope) -> dict[str, bytes]:
     if not known:
         raise InvalidRequest(f"{FIELD} has none of {', '.join(HASHES)}", field=FIELD)
     return known
+
+
+def check_digests(body: bytes, expected: Mapping[str, bytes]) -> None:
+    """Raises InvalidRequest for a body that does not hash to one of these."""
+    for algorithm, digest in expected.items():
+        check_digest(algorithm, digest, hashlib.new(HASHES[algorithm], body).digest())
 
 
 def _member(part: bytes) -> tuple[str, bytes]:

@@ -7,8 +7,9 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from service.api.body import read_body
+from service.api.digests import check_digests, digests_of
 from service.api.media import JSON, body_type
-from service.errors import InvalidJson, InvalidRequest, UnsupportedMediaType
+from service.errors import InvalidJson, InvalidRequest, RequestTooLarge, UnsupportedMediaType
 from service.manifest import describe
 
 _MOST_BYTES: Final = 1 << 20
@@ -20,7 +21,8 @@ async def read_form(request: Request, model: type[_Model], *, empty: bool = Fals
     """The JSON body as `model`, nothing standing for {} if it may be `empty`; raises InvalidJson, InvalidRequest."""
     if body_type(request.scope) != JSON:
         raise UnsupportedMediaType(f"the body must be {JSON}")
-    body = await read_body(request.scope, request.receive, _MOST_BYTES)
+    body = await _read(request)
+    check_digests(body, digests_of(request.scope))
     try:
         return model.model_validate_json(b"{}" if empty and not body else body)
     except ValidationError as error:
@@ -29,9 +31,16 @@ async def read_form(request: Request, model: type[_Model], *, empty: bool = Fals
 
 async def expect_no_body(request: Request) -> None:
     """Raises InvalidRequest where there is a body, other than {}."""
-    body = await read_body(request.scope, request.receive, _MOST_BYTES)
+    body = await _read(request)
     if body.strip() not in (b"", b"{}"):
         raise InvalidRequest("no body is taken here")
+
+
+async def _read(request: Request) -> bytes:
+    try:
+        return await read_body(request.scope, request.receive, _MOST_BYTES)
+    except RequestTooLarge:
+        raise RequestTooLarge("the request body in bytes", "the admin API", _MOST_BYTES) from None
 
 
 def read_query_as(query_string: bytes, model: type[_Model]) -> _Model:

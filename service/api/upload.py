@@ -1,6 +1,7 @@
 """`POST /v1/admin/tables/{table}/versions`: a file, a tar, or the name of a file on the server, into a new version."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,7 @@ from service.settings import Settings
 from service.store import TableStore
 from service.uploads import Files, Received, allowed_path, too_large
 
+_PATH: Final = re.compile(r"/v1/admin/tables/[^/]+/versions")
 _PIECE: Final = 1 << 20  # bytes that are written at once
 _CREATED: Final = 201
 _DEFAULT_NAME: Final = "upload"
@@ -44,8 +46,7 @@ def upload_router(settings: Settings) -> APIRouter:
     )
     async def publish(request: Request, response: Response, table: str) -> Published:
         caller = caller_of(request.scope)
-        query = read_query_as(request.scope["query_string"], UploadQuery)
-        _check(query)
+        query = check_head(request.scope, settings.max_upload_bytes)
         if _is_json(request.scope):
             body = await read_form(request, SourceBody)
             published = await _from_source(caller, table, query, body.source, settings.import_folder)
@@ -76,9 +77,23 @@ def _documented() -> dict[str, Any]:
 _DOCUMENTED: Final = _documented()
 
 
-def _check(query: UploadQuery) -> None:
+def is_upload(scope: Scope) -> bool:
+    """Whether a request is one to this route, by its path and method: the one behind the lookups that takes a query."""
+    return scope["method"] == "POST" and _PATH.fullmatch(scope["path"]) is not None
+
+
+def check_head(scope: Scope, limit: int) -> UploadQuery:
+    """All that can be refused before the body is read; raises InvalidRequest, RequestTooLarge, UnsupportedMediaType."""
+    query = read_query_as(scope["query_string"], UploadQuery)
     if query.format is not None and query.format not in IMPORTERS:
         raise InvalidRequest(f"format {query.format!r} is not one of {', '.join(IMPORTERS)}", field="format")
+    if (encoding_of(scope) or b"identity").strip().lower() != b"identity":
+        raise UnsupportedMediaType("an upload is taken as it is, without a Content-Encoding")
+    digests_of(scope)
+    announced = header(scope, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced[:18]) > limit:
+        raise too_large(limit, int(announced[:18]))
+    return query
 
 
 def _is_json(scope: Scope) -> bool:
@@ -90,6 +105,8 @@ def _is_json(scope: Scope) -> bool:
 
 
 async def _from_source(caller: Caller, table: str, query: UploadQuery, source: str, allowed: Path | None) -> Published:
+    if query.file is not None:
+        raise InvalidRequest("file names a member of an upload; here source names the file", field="file")
     path = await asyncio.to_thread(allowed_path, allowed, source)
     beside = [
         None if name is None else await asyncio.to_thread(allowed_path, allowed, name)
@@ -105,7 +122,6 @@ async def _from_source(caller: Caller, table: str, query: UploadQuery, source: s
 
 
 async def _from_body(caller: Caller, table: str, query: UploadQuery, request: Request, limit: int) -> Published:
-    _check_head(request.scope, limit)
     digests = digests_of(request.scope)
     async with _staging(caller.steward.store, table) as staging:
         received = await asyncio.to_thread(Received, staging, _name_of(query), limit, digests)
@@ -119,14 +135,6 @@ async def _from_body(caller: Caller, table: str, query: UploadQuery, request: Re
                 return _read_files(Files.of(received, limit), query)
 
         return await _publish(caller, table, query, read, staging / "files")
-
-
-def _check_head(scope: Scope, limit: int) -> None:
-    if (encoding_of(scope) or b"identity").strip().lower() != b"identity":
-        raise UnsupportedMediaType("an upload is taken as it is, without a Content-Encoding")
-    announced = header(scope, b"content-length")
-    if announced is not None and announced.isdigit() and int(announced[:18]) > limit:
-        raise too_large(limit, int(announced[:18]))
 
 
 def _name_of(query: UploadQuery) -> str:

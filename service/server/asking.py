@@ -15,7 +15,7 @@ from service.server.control import Channel, Kind, Message
 _COMMIT_SECONDS: Final = 10.0  # for an assignment: a worker that takes longer hangs, and is replaced
 _ABANDON_SECONDS: Final = 1.0  # who is late lets go as soon as it hears of it; a change need not wait for that
 _STATES_SECONDS: Final = 2.0
-_AT_ONCE: Final = 50  # tables whose states fit into one message
+_AT_ONCE: Final = 20  # tables whose states fit into one message
 
 
 @dataclass(frozen=True, slots=True)

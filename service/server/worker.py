@@ -52,9 +52,13 @@ def prepare(settings: Settings, admin_at: str) -> Prepared:
         keep_loaded=settings.keep_loaded,
     )
     counters = Counters(SharedCounters(settings.workers), 0)
-    forwarding = Forwarding(admin_at, Tokens.of(settings)) if settings.admin_port is None else closed
+    forwarding = _forwarding(settings, admin_at) if settings.admin_port is None else closed
     service = create_service(settings, registry, watcher, counters, admin=lambda _: forwarding)
     return Prepared(settings, watcher, counters, service)
+
+
+def _forwarding(settings: Settings, admin_at: str) -> Forwarding:
+    return Forwarding(admin_at, Tokens.of(settings), settings.max_upload_bytes)
 
 
 def run_worker(prepared: Prepared, number: int, listener: socket.socket, channel: Channel) -> None:
