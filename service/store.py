@@ -58,12 +58,16 @@ class TableStore:
     """Tables and their versions below one folder. Several processes may use it at once.
 
     Reading takes no lock. Verbs that change a table hold that table's lock for the moment of the change. What is
-    deleted vanishes at once; its files go `grace` later, for servers on other hosts that have them mapped.
+    deleted vanishes at once; its files go `grace` later, for servers on other hosts that have them mapped. `sha256` is
+    how files are hashed when versions are verified.
     """
 
-    def __init__(self, root: Path, grace: timedelta = timedelta(0)) -> None:
+    def __init__(
+        self, root: Path, grace: timedelta = timedelta(0), sha256: Callable[[Path], str] = durable.sha256
+    ) -> None:
         self.root = root
         self.grace = grace
+        self._sha256 = sha256
 
     # What is there
 
@@ -138,7 +142,7 @@ class TableStore:
 
     def verify(self, table: TableVersion) -> Manifest:
         """Checks every byte of a version; raises VersionNotFound, and DamagedVersion that names the difference."""
-        return self.version(table).verify()
+        return self.version(table).verify(self._sha256)
 
     # Verbs
 

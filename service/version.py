@@ -117,11 +117,14 @@ class VersionFolder:
             self._opened(_WEIGHTS, lambda path: npyfile.map_vector(path, "<f8", shape[0]))
         return manifest
 
-    def verify(self) -> Manifest:
-        """Checks every byte against the manifest; raises DamagedVersion that names the file."""
+    def verify(self, sha256: Callable[[Path], str] = durable.sha256) -> Manifest:
+        """Checks every byte against the manifest; raises DamagedVersion that names the file.
+
+        `sha256` gives that of a file, hexadecimal.
+        """
         manifest = self.check()
         for name, record in manifest.files.items():
-            if self._opened(name, durable.sha256) != record.sha256:
+            if self._opened(name, sha256) != record.sha256:
                 raise DamagedVersion(self.table, f"{name} does not have the SHA-256 of {_MANIFEST}")
         self.tokens()
         return manifest

@@ -17,6 +17,7 @@ ROOMS: Final[Mapping[str, int]] = {
     **dict.fromkeys(LEAVES, 0),
     **dict.fromkeys(
         (
+            "background",
             "backends",
             "durable",
             "history",

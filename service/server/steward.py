@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import uvloop
 from starlette.types import ASGIApp
 
+from service import background
 from service.api.authorization import Tokens, local_user
 from service.api.guard import Guard
 from service.server.asking import AskedWorkers
@@ -38,7 +39,7 @@ def run_steward(settings: Settings, behind: ASGIApp, sockets: Sockets, channel: 
 
 async def _serve(settings: Settings, behind: ASGIApp, sockets: Sockets, channel: Channel) -> None:
     workers = AskedWorkers(channel, settings.prepare_seconds)
-    store = TableStore(settings.store, timedelta(seconds=settings.delete_grace_seconds))
+    store = TableStore(settings.store, timedelta(seconds=settings.delete_grace_seconds), background.sha256)
     steward = Steward(store, workers, settings.backend)
     servers = _servers(settings, behind, sockets, steward)
     loop = asyncio.get_running_loop()

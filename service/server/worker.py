@@ -58,6 +58,8 @@ def prepare(settings: Settings, admin_at: str) -> Prepared:
 
 
 def _forwarding(settings: Settings, admin_at: str) -> Forwarding:
+    nowhere = Forwarding("\0", Tokens.of(settings), settings.max_upload_bytes)
+    asyncio.run(nowhere.rehearse())
     return Forwarding(admin_at, Tokens.of(settings), settings.max_upload_bytes)
 
 
