@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lock memory import-memory import-speed fuzz openapi readme shipped-table test-data kill-loop swap clean
+.PHONY: serve test check lock memory import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -110,6 +110,14 @@ kill-loop: .venv/test.stamp
 # 1,000 swaps of tables that are looked up all the time: no answer fails, mixes versions or comes from an old one.
 swap: .venv/test.stamp
 	$(BIN)/python -m load_tests.swap
+
+# Lookups on one table while 2 GB versions of another are swapped: their p99 against that of quiet windows.
+swap-latency: .venv/test.stamp
+	$(BIN)/python -m load_tests.swap_latency --workers 2
+
+# An upload of 1 GB: the memory that it takes in each process.
+upload-memory: .venv/test.stamp
+	$(BIN)/python -m load_tests.upload_memory
 
 clean:
 	rm -rf .venv .venv-data .venv-data-keras2 .venv-gensim .mypy_cache .ruff_cache .pytest_cache .hypothesis

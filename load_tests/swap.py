@@ -109,8 +109,8 @@ class Figures:
     after: Footprint
     unmapped: float
 
-    def broken(self) -> list[str]:
-        """The promises that were not kept."""
+    def broken(self, *, alone: bool = False) -> list[str]:
+        """The promises that were not kept; that of the whole PSS only where the server is `alone` on the machine."""
         tally = self.tally
         claims = {
             "there were no answers to check": tally.requests > len(self.seconds) and tally.out_of_vocabulary > 0,
@@ -120,9 +120,8 @@ class Figures:
             f"the old version was mapped for {self.unmapped:.2f} s": self.unmapped <= MOST_SECONDS,
         }
         growth = self.after.growth(self.before)
-        claims |= {
-            f"{name} grew by {growth[name]:.1%}": growth[name] <= MOST_GROWTH for name in ("memory", "files", "maps")
-        }
+        judged = ("memory", "files", "maps", *(["whole"] if alone else []))
+        claims |= {f"{name} grew by {growth[name]:.1%}": growth[name] <= MOST_GROWTH for name in judged}
         return [*(claim for claim, kept in claims.items() if not kept), *tally.examples]
 
     def lines(self) -> list[str]:
@@ -315,7 +314,7 @@ def main() -> int:
             print(f"BROKEN: {error!r}")
             return 1
     print("\n".join(figures.lines()))
-    broken = figures.broken()
+    broken = figures.broken(alone=True)
     print("\n".join(f"BROKEN: {claim}" for claim in broken) if broken else "all as promised")
     return 1 if broken else 0
 

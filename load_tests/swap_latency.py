@@ -12,8 +12,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ _ROWS, _DIM = 100_000, 128
 _BIG_DIM: Final = 128
 _BLOCK: Final = 65_536  # rows
 _PROMISED: Final = 1.5
+_OVERSLEPT: Final = 0.005  # seconds
 
 
 @dataclass
@@ -63,6 +64,11 @@ class Connection:
         )
         self._request = head.encode() + body
 
+    async def close(self) -> None:
+        """Ends it."""
+        self._writer.close()
+        await self._writer.wait_closed()
+
     async def ask(self) -> None:
         """One lookup; raises RuntimeError for an answer that is not 200."""
         self._writer.write(self._request)
@@ -73,9 +79,13 @@ class Connection:
         await self._reader.readexactly(int(length.partition(b":")[2]))
 
 
-async def _connect(url: str, count: int) -> list[Connection]:
+@asynccontextmanager
+async def _connected(url: str, count: int) -> AsyncIterator[list[Connection]]:
     address = httpx.URL(url)
-    return [Connection(*await asyncio.open_connection(address.host, address.port)) for _ in range(count)]
+    connections = [Connection(*await asyncio.open_connection(address.host, address.port)) for _ in range(count)]
+    yield connections
+    for connection in connections:
+        await connection.close()
 
 
 async def capacity(url: str, connections: int, seconds: float) -> float:
@@ -89,7 +99,8 @@ async def capacity(url: str, connections: int, seconds: float) -> float:
             await connection.ask()
             done += 1
 
-    await asyncio.gather(*(ask(connection) for connection in await _connect(url, connections)))
+    async with _connected(url, connections) as clients:
+        await asyncio.gather(*(ask(client) for client in clients))
     return done / seconds
 
 
@@ -107,10 +118,8 @@ async def paced(url: str, connections: int, rate: float, window: Window, stop: t
             window.lookups.append(time.perf_counter() - (due if begun - due > _OVERSLEPT else begun))
             due += connections / rate
 
-    await asyncio.gather(*(ask(connection) for connection in await _connect(url, connections)))
-
-
-_OVERSLEPT: Final = 0.005  # seconds
+    async with _connected(url, connections) as clients:
+        await asyncio.gather(*(ask(client) for client in clients))
 
 
 def publish(store: TableStore, table: str, rows: int, dim: int, value: float, *, activate: bool) -> None:
