@@ -14,6 +14,13 @@ DEFAULTS: dict[str, object] = {
     "workers": 1,
     "backend": "numpy",
     "admin_token": None,
+    "admin_tokens": {},
+    "admin_host": None,
+    "admin_port": None,
+    "import_folder": None,
+    "max_upload_bytes": 16 * 1024**3,
+    "prepare_seconds": 300.0,
+    "delete_grace_seconds": 10.0,
     "max_body_bytes": 16 * 1024 * 1024,
     "max_ids": 262_144,
     "max_response_bytes": 256 * 1024 * 1024,
@@ -27,6 +34,13 @@ FROM_ENVIRONMENT: dict[str, tuple[str, object]] = {
     "workers": ("4", 4),
     "backend": ("numpy", "numpy"),
     "admin_token": ("secret", SecretStr("secret")),
+    "admin_tokens": ('{"alice": "hush"}', {"alice": SecretStr("hush")}),
+    "admin_host": ("127.0.0.2", "127.0.0.2"),
+    "admin_port": ("8001", 8001),
+    "import_folder": ("/srv/incoming", Path("/srv/incoming")),
+    "max_upload_bytes": ("1024", 1024),
+    "prepare_seconds": ("0.5", 0.5),
+    "delete_grace_seconds": ("0", 0.0),
     "max_body_bytes": ("1", 1),
     "max_ids": ("10", 10),
     "max_response_bytes": ("4096", 4096),
@@ -47,6 +61,10 @@ REFUSED: dict[str, tuple[str, str]] = {
     "no bytes": ("max_body_bytes", "0"),
     "no ids": ("max_ids", "0"),
     "no answer": ("max_response_bytes", "0"),
+    "an admin port beyond": ("admin_port", "65536"),
+    "no upload": ("max_upload_bytes", "0"),
+    "no time to prepare": ("prepare_seconds", "0"),
+    "a negative grace": ("delete_grace_seconds", "-1"),
     "negative versions": ("keep_loaded", "-1"),
     "never polling": ("poll_seconds", "0"),
     "polling that is no number": ("poll_seconds", "nan"),
@@ -113,6 +131,8 @@ def test_the_token_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDDING_ADMIN_TOKEN", "secret")
     settings = Settings()
     assert "secret" not in repr(settings) + str(settings) + settings.model_dump_json()
+    monkeypatch.setenv("EMBEDDING_ADMIN_TOKENS", '{"alice": "hush"}')
+    assert "hush" not in repr(Settings()) + Settings().model_dump_json()
     assert SecretStr in get_args(Settings.model_fields["admin_token"].annotation)
 
 

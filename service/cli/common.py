@@ -12,6 +12,7 @@ from typing import Annotated, Final, TypeAlias
 import typer
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
 
@@ -72,6 +73,8 @@ def settings_from(**given: object) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         raise typer.BadParameter("; ".join(_wrong_setting(finding) for finding in error.errors())) from None
+    except SettingsError:  # its text may quote a secret
+        raise typer.BadParameter(f"{PREFIX}ADMIN_TOKENS: must be a JSON object from owner to token") from None
 
 
 def _wrong_setting(finding: ErrorDetails) -> str:

@@ -141,3 +141,10 @@ def test_an_output_in_a_folder_that_is_not_there_is_named_as_it_was_given(world:
     assert ended.code != 0
     assert ended.out == ""
     assert "nowhere/out.npy" in ended.err
+
+
+def test_tokens_that_are_no_json_are_refused_and_not_quoted(tmp_path: Path) -> None:
+    ended = command(tmp_path, "serve", EMBEDDING_ADMIN_TOKENS="alice=hush")
+    assert (ended.code, ended.out) == (2, "")
+    assert "EMBEDDING_ADMIN_TOKENS: must be a JSON object from owner to token" in " ".join(ended.err.split())
+    assert "hush" not in ended.err
