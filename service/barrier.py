@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.errors import CannotPrepare, ServiceError
+from service.errors import CannotPrepare, ServiceError, reason_of
 from service.registry import Entry, TableRegistry, TableState
 from service.watcher import StoreWatcher
 
@@ -50,7 +50,7 @@ class OneProcess:
         try:
             await self._watcher.prepare("change", targets)
         except (ServiceError, OSError) as error:
-            raise CannotPrepare(0, str(error)) from error
+            raise CannotPrepare(0, reason_of(error)) from error
 
     async def commit(self, targets: Mapping[str, int]) -> int:
         if not self._watcher.commit("change", targets):

@@ -20,6 +20,7 @@ from typing import Final, Self
 STAGING_PREFIX: Final = ".staging-"
 DELETED_PREFIX: Final = ".deleted-"
 _CHUNK: Final = 1 << 20
+_LOCK_POLL: Final = 0.002  # seconds
 
 
 def sync_folder(folder: Path) -> None:
@@ -86,15 +87,36 @@ class HashedFile:
                 os.fsync(self._file.fileno())
 
 
+class LockedByAnother(Exception):
+    """Another process has held a lock all the time."""
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the exclusive lock of `folder`; waits for it. It ends with the process, however that ends."""
+def locked(folder: Path, seconds: float | None = None) -> Iterator[None]:
+    """Holds the exclusive lock of `folder`; waits for it. It ends with the process, however that ends.
+
+    Raises LockedByAnother after so many `seconds`.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if seconds is None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        else:
+            _lock_within(descriptor, seconds)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_within(descriptor: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if time.monotonic() > deadline:
+            raise LockedByAnother
+        time.sleep(_LOCK_POLL)
 
 
 @contextmanager

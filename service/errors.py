@@ -25,6 +25,7 @@ ServiceError
 ├── InvalidTable                rows or vocabulary that cannot be published
 ├── ImportFormatError           a file that cannot be read as the format it should be in
 ├── InsufficientStorage         the disk is full
+│   └── InForce                 the disk failed after a switch had come into force
 └── Unreachable                 a process of the service has ended before it answered
 """
 
@@ -34,6 +35,13 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 from service.types import TableVersion
+
+
+def reason_of(error: Exception) -> str:
+    """The text of an error without the path that an OSError quotes: clients are not told where the store is."""
+    if isinstance(error, OSError) and not isinstance(error, ServiceError):
+        return error.strerror or "it cannot be read"
+    return str(error)
 
 
 class ServiceError(Exception):
@@ -312,6 +320,10 @@ class InsufficientStorage(ServiceError, OSError):
     """The disk of the store is full; nothing was published."""
 
     code = "insufficient_storage"
+
+
+class InForce(InsufficientStorage):
+    """The disk failed after a switch had come into force: it is served, and may be lost with the power."""
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import Field, PositiveInt, SecretStr, field_validator
+from pydantic import Field, PositiveInt, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.backends import BACKENDS
@@ -58,6 +58,13 @@ class Settings(BaseSettings):
         if name not in BACKENDS:
             raise ValueError(f"{name!r} is not a backend; there are: {', '.join(BACKENDS)}")
         return name
+
+    @field_validator("admin_tokens")
+    @classmethod
+    def _one_owner_each(cls, tokens: dict[str, SecretStr], info: ValidationInfo) -> dict[str, SecretStr]:
+        if "admin" in tokens and info.data.get("admin_token") is not None:
+            raise ValueError("'admin' is the owner of ADMIN_TOKEN already")
+        return tokens
 
     @field_validator("log_level")
     @classmethod

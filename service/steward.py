@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Final
 
 from service.barrier import Barrier, WorkerState
-from service.errors import InsufficientStorage, InvalidRequest, ServiceError
+from service.errors import InForce, InvalidRequest, ServiceError
 from service.imported import ImportedTable
 from service.loader import load
 from service.store import Pruned, Switch, TableStore
@@ -65,15 +65,18 @@ class Steward:
     async def rollback(self, table: str, by: str) -> Activated:
         """Activates the version that was active before. Raises what `activate` raises, and Conflict for none."""
         started = time.perf_counter()
-        async with self._turn:  # all along: what was active before must not change meanwhile
-            target = await asyncio.to_thread(self.store.rollback_target, table)
-            await asyncio.to_thread(self.store.verify, TableVersion(table, target))
+        target = await asyncio.to_thread(self.store.rollback_target, table)
+        await asyncio.to_thread(self.store.verify, TableVersion(table, target))
+        async with self._turn:
             return await self._switch({table: target}, "rollback", by, started)
 
     async def _switch(self, targets: Mapping[str, int], verb: str, by: str, started: float) -> Activated:
         await self._barrier.prepare(targets)
         try:
-            switches = await asyncio.to_thread(self.store.switch, targets, f"{verb} by {by}")
+            switches = await asyncio.to_thread(self._put_in_force, targets, f"{verb} by {by}", verb == "rollback")
+        except InForce:
+            await self._barrier.commit(targets)
+            raise
         except BaseException:  # cleaned up after, and raised on
             await self._barrier.abandon()
             raise
@@ -81,6 +84,14 @@ class Steward:
         for switch in switches:
             _record(by, verb, switch.table, switch.previous_version, switch.active_version)
         return Activated(tuple(switches), workers, time.perf_counter() - started)
+
+    def _put_in_force(self, targets: Mapping[str, int], by: str, back: bool) -> list[Switch]:
+        try:
+            return self.store.switch(targets, by, back=back)
+        except OSError as error:
+            if self.store.active_versions(list(targets)) == targets:
+                raise InForce(f"{error}; the new versions are in force all the same, until a loss of power") from error
+            raise
 
     # What names versions, and what there is
 
@@ -123,15 +134,16 @@ class Steward:
             return version, None
         try:
             return version, await self.activate({table: version.version}, by)
-        except ServiceError as error:
+        except (ServiceError, OSError) as error:
             await self._take_back(version, by, error)
             raise
 
-    async def _take_back(self, version: TableVersion, by: str, cause: ServiceError) -> None:
+    async def _take_back(self, version: TableVersion, by: str, cause: Exception) -> None:
+        """As far as it can be: on a full disk, or when somebody uses it already, it stays, and `cause` says so."""
         try:
             await self.delete_version(version.name, version.version, by)
-        except InsufficientStorage:  # what deletes needs a little room as well
-            raise InsufficientStorage(f"{cause}; {version} is published and not active") from cause
+        except (ServiceError, OSError):
+            cause.args = (f"{cause}; {version} stays published",)
 
     # What is there
 
@@ -141,9 +153,11 @@ class Steward:
 
     async def housekeep(self, seconds: float) -> None:
         """Gives back the disk space of deleted versions when their grace is over, until cancelled."""
+        tidy = self.store.sweep  # once, when nothing of ours can be under way: what a dead steward left
         while True:
             try:
-                await asyncio.to_thread(self.store.remove_all_deleted)
+                await asyncio.to_thread(tidy)
+                tidy = self.store.remove_all_deleted
             except OSError:  # the next look may succeed
                 _log.exception("deleted versions cannot be removed")
             await asyncio.sleep(seconds)

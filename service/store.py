@@ -31,6 +31,7 @@ from service.version import VersionFolder
 
 __all__ = ["Progress", "Pruned", "Switch", "TableStore", "parse_version"]
 
+_PATIENCE: Final = 30.0  # seconds; a change takes a few milliseconds
 _LONGEST_LOOK: Final = 10  # readings of all active versions; each finds that a switch came in between
 
 Progress: TypeAlias = Callable[[int], None]
@@ -200,16 +201,19 @@ class TableStore:
                 if self.rollback_target(table) == target:
                     return self._commit({table: target}, by)[0]
 
-    def switch(self, targets: Mapping[str, int], by: str) -> list[Switch]:
+    def switch(self, targets: Mapping[str, int], by: str, *, back: bool = False) -> list[Switch]:
         """Makes versions that the caller has verified the ones in force, in all of these tables or in none.
 
-        Raises TableNotFound, VersionNotFound, InsufficientStorage.
+        Only if each is what its table would be rolled `back` to, where that is said. Raises TableNotFound,
+        VersionNotFound, Conflict, InsufficientStorage.
         """
         for table in targets:
             self.versions(table)
         with self._changing(*targets):
             for table, version in targets.items():
                 self.version(TableVersion(table, version))  # it may have been deleted while it was verified
+                if back and self.rollback_target(table) != version:
+                    raise Conflict(f"another version of table {table!r} was activated in the meantime")
             return self._commit(targets, by)
 
     def set_label(self, table: str, label: str, version: int) -> None:
@@ -268,6 +272,13 @@ class TableStore:
                 if TABLE_NAME.fullmatch(path.name):
                     self.remove_deleted(path.name)
 
+    def sweep(self) -> None:
+        """Removes what killed processes left of their publishes and changes, in every table."""
+        self.remove_all_deleted()
+        for table in self.tables():
+            with self._changing(table):
+                durable.sweep(self._folder(table).path)
+
     # Inside a lock
 
     @contextmanager
@@ -288,11 +299,19 @@ class TableStore:
         """
         with ExitStack() as locks:
             for table in sorted(set(tables)):  # in one order, so that nobody waits in a circle
-                locks.enter_context(durable.locked(self._folder(table).path))
+                locks.enter_context(self._locked_one(table))
             if switchfile.unfinished(self.root):
                 with durable.locked(self.root):
                     self._finish_switch()
             yield
+
+    @contextmanager
+    def _locked_one(self, table: str) -> Iterator[None]:
+        try:
+            with durable.locked(self._folder(table).path, _PATIENCE):
+                yield
+        except durable.LockedByAnother:
+            raise Conflict(f"another process has been changing table {table!r} for {_PATIENCE:g} s") from None
 
     def _finish_switch(self) -> None:
         """In the store's lock."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from service import durable, history
-from service.errors import Conflict, TableNotFound
+from service.errors import Conflict, TableNotFound, reason_of
 from service.history import Event
 from service.labels import dump_labels, parse_labels
 
@@ -103,7 +103,7 @@ class TableFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, UnicodeDecodeError) as error:
-            raise Conflict(f"{name} of table {self.name!r} cannot be read: {error}") from None
+            raise Conflict(f"{name} of table {self.name!r} cannot be read: {reason_of(error)}") from None
 
     # Writing, in the table's lock
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import Final
 
-from service.errors import Conflict, ServiceError
+from service.errors import Conflict, ServiceError, reason_of
 from service.opened import OpenedVersions
 from service.registry import Entry, LoadedTable, TableRegistry, TableState, failed
 from service.store import TableStore
@@ -190,7 +190,7 @@ class StoreWatcher:
         expected = isinstance(error, ServiceError | OSError)
         _log.error("%s cannot be loaded: %s", version, error, exc_info=None if expected else error)
         self._retry_at[version] = time.monotonic() + _RETRY_SECONDS
-        return failed(entry, version.version, str(error))
+        return failed(entry, version.version, reason_of(error))
 
     def _put(self, entries: Sequence[Entry], commits: Mapping[str, int]) -> None:
         """Swaps in what differs, but not over what was committed since `commits` were counted."""

@@ -138,3 +138,10 @@ def test_the_token_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_two_tokens_of_one_owner_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDDING_ADMIN_TOKEN", "secret")
+    monkeypatch.setenv("EMBEDDING_ADMIN_TOKENS", '{"admin": "other"}')
+    with pytest.raises(ValidationError, match="the owner of ADMIN_TOKEN already"):
+        Settings()

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from service.api.admin_schemas import HistoryEvent, TableDetail, TableLine, VersionSummary, WorkerInfo
 from service.barrier import WorkerState
-from service.errors import Conflict, TableNotFound
+from service.errors import Conflict, TableNotFound, reason_of
 from service.history import Activation, Event
 from service.store import TableStore
 from service.types import TableVersion
@@ -19,7 +19,7 @@ def line(store: TableStore, table: str, workers: Sequence[WorkerState]) -> Table
         said.labels = store.labels(table)
         said.active_version = store.active_version(table)
     except (Conflict, LookupError, OSError) as error:
-        said.reason = str(error)
+        said.reason = reason_of(error)
     return said
 
 

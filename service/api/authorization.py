@@ -30,7 +30,7 @@ class Tokens:
         secrets = dict(settings.admin_tokens)
         if settings.admin_token is not None:
             secrets["admin"] = settings.admin_token
-        tokens = {name: secret.get_secret_value().encode() for name, secret in secrets.items()}
+        tokens = {name: secret.get_secret_value().strip().encode() for name, secret in secrets.items()}
         return cls({name: token for name, token in tokens.items() if token})  # an empty one is none
 
     def __call__(self, scope: Scope) -> str:

@@ -25,6 +25,7 @@ from service.importers.options import ImportOptions
 from service.importing import Import
 from service.settings import Settings
 from service.store import TableStore
+from service.tablefolder import TABLE_NAME
 from service.uploads import Files, Received, allowed_path, too_large
 
 _PATH: Final = re.compile(r"/v1/admin/tables/[^/]+/versions")
@@ -84,6 +85,9 @@ def is_upload(scope: Scope) -> bool:
 
 def check_head(scope: Scope, limit: int) -> UploadQuery:
     """All that can be refused before the body is read; raises InvalidRequest, RequestTooLarge, UnsupportedMediaType."""
+    table = scope["path"].split("/")[4]
+    if not TABLE_NAME.fullmatch(table):
+        raise InvalidTable(f"{table!r} is not a table name: it must match {TABLE_NAME.pattern}")
     query = read_query_as(scope["query_string"], UploadQuery)
     if query.format is not None and query.format not in IMPORTERS:
         raise InvalidRequest(f"format {query.format!r} is not one of {', '.join(IMPORTERS)}", field="format")

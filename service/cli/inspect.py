@@ -25,14 +25,16 @@ def list_(store: StoreOption = None, json: JsonOption = False) -> None:
     with changing(opened) as changes:
         workers = changes.all_workers()
     if json:
-        print_json({"tables": rows if workers is None else [row | {"workers": workers[row["table"]]} for row in rows]})
+        print_json(
+            {"tables": rows if workers is None else [row | {"workers": workers.get(row["table"], [])} for row in rows]}
+        )
         return
     columns = ["table", "active", "versions", "rows", "dim", "vocabulary", "padding_id", "labels"]
     cells = [[*list(row.values())[:-1], _labels(row["labels"])] for row in rows]
     if workers is not None:
         columns.append("workers that serve it")
         for cell, row in zip(cells, rows, strict=True):
-            cell.append(_serving(row["active_version"], workers[row["table"]]))
+            cell.append(_serving(row["active_version"], workers.get(row["table"], [])))
     print_table(f"Tables in {opened.root}", columns, cells)
 
 

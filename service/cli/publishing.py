@@ -47,8 +47,11 @@ def _activate(store: TableStore, version: TableVersion, verb: str) -> None:
     with changing(store) as changes:
         try:
             changes.activate_new(version, verb)
-        except ServiceError:
-            changes.delete_version(version.name, version.version)
+        except (ServiceError, OSError) as error:
+            try:
+                changes.delete_version(version.name, version.version)
+            except (ServiceError, OSError):
+                error.args = (f"{error}; {version} stays published",)
             raise
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from service.server.control import Channel, Kind, Message
 _COMMIT_SECONDS: Final = 10.0  # for an assignment: a worker that takes longer hangs, and is replaced
 _ABANDON_SECONDS: Final = 1.0  # who is late lets go as soon as it hears of it; a change need not wait for that
 _STATES_SECONDS: Final = 2.0
-_AT_ONCE: Final = 20  # tables whose states fit into one message
+_AT_ONCE: Final = 10  # tables whose states fit into one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class AskedWorkers:
     def __init__(self, channel: Channel, prepare_seconds: float) -> None:
         self._channel = channel
         self._prepare_seconds = prepare_seconds
-        self._numbers = itertools.count(1)
+        # From where no earlier steward was: a late answer to one of its questions must not count for ours.
+        self._numbers = itertools.count(time.monotonic_ns())
         self._asked: dict[int, _Asked] = {}
         self._change = ""
 

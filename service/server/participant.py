@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from service.barrier import state_of
-from service.errors import ServiceError
+from service.errors import ServiceError, reason_of
 from service.server.control import Channel, Message
 from service.watcher import StoreWatcher
 
@@ -47,7 +47,7 @@ class Participant:
         try:
             await self._watcher.prepare(asked["change"], asked["targets"])
         except (ServiceError, OSError) as error:
-            return {"reason": str(error)[:_LONGEST_REASON]}
+            return {"reason": reason_of(error)[:_LONGEST_REASON]}
         except Exception as error:  # noqa: BLE001  (the steward must get an answer)
             _log.exception("%s cannot be prepared", asked["targets"])
             return {"reason": f"{type(error).__name__}: the log has the cause"}

@@ -767,3 +767,10 @@ def test_every_route_is_in_the_description_with_its_answers(refusing: httpx.Clie
         assert operation["tags"] == ["admin"]
         assert {"401", "403", "404", "422"} <= operation["responses"].keys()
         assert operation["responses"].keys() & {"200", "201", "204"}
+
+
+def test_a_token_from_a_file_may_end_with_its_line(tmp_path: Path) -> None:
+    publish(TableStore(tmp_path), "words", KERAS_ROWS)
+    with serving(tmp_path, admin_token="secret\n") as client:
+        answer = client.get("/v1/admin/tables", headers={"Authorization": "Bearer secret"})
+    assert answer.status_code == 200
