@@ -13,7 +13,7 @@ serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .

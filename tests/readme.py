@@ -50,7 +50,7 @@ def _steps(block: str) -> Iterator[Step]:
 
 def run_all(wanted: list[list[Step]], folder: Path) -> list[list[Step]]:
     """Runs every step; gives the same blocks with what was printed."""
-    shutil.copytree(ROOT / "model_store", folder / "model_store", ignore=shutil.ignore_patterns(".staging-*"))
+    shutil.copytree(ROOT / "model_store", folder / "model_store", ignore=shutil.ignore_patterns(".*"))
     with running(folder / "model_store", "--workers", "2", settings={"ADMIN_TOKEN": "secret"}) as server:
         return [[_run(step, folder, server) for step in block] for block in wanted]
 
