@@ -30,7 +30,7 @@ def sha256(path: Path) -> str:
     """`durable.sha256` on idle processors, with rests; in a normal turn where they are too busy for that.
 
     Measured beside lookups at 30 % of what two workers on two cores can do: their p99 is 1.0 times that without it,
-    where hashing without rests makes it 1.4 to 1.7 times. Raises OSError.
+    where hashing without rests makes it 1.2 to 1.7 times. Raises OSError.
     """
     stop = Event()
     job = _leftovers.submit(_with_rests, path, stop)

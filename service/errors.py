@@ -317,7 +317,7 @@ class ImportFormatError(ServiceError, ValueError):
 
 
 class InsufficientStorage(ServiceError, OSError):
-    """The disk of the store is full; nothing was published."""
+    """The disk of the store is full; the text says what that leaves."""
 
     code = "insufficient_storage"
 

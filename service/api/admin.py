@@ -32,6 +32,7 @@ from service.types import TableVersion
 RESPONSES: Final = problems("unauthorized", "forbidden", "table_not_found", "version_not_found", "invalid_request")
 TOKEN: Final = Depends(HTTPBearer(auto_error=False, description="One of the tokens that the operator has set."))
 """For the documentation; `guard.py` has checked it before a route is chosen."""
+_NO_CONTENT: Final = 204
 _ACTIVATION: Final = problems("conflict", "timeout", "insufficient_storage")
 
 
@@ -90,7 +91,7 @@ def _add_activation(router: APIRouter) -> None:
         caller = caller_of(request.scope)
         body = await read_form(request, ActivateAllBody)
         done = await caller.steward.activate(body.tables, caller.name)
-        return Activations(tables=_tables(done), workers=done.workers, seconds=done.seconds)
+        return Activations(tables=_tables(done), workers=done.workers, seconds=round(done.seconds, 4))
 
     @router.post(
         "/tables/{table}/rollback", summary="Serve the version that was active before; twice swaps back",
@@ -155,9 +156,6 @@ def _add_removal(router: APIRouter) -> None:
         pruned = await caller.steward.prune(table, body.keep, age, caller.name)
         removed = [version.version for version in pruned.versions]
         return PrunedVersions(table=table, removed=removed, unfinished=list(pruned.staging))
-
-
-_NO_CONTENT: Final = 204
 
 
 def _tables(done: Activated) -> list[ActivatedTable]:

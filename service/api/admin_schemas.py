@@ -159,7 +159,7 @@ class VersionSummary(BaseModel):
 
 
 class HistoryEvent(BaseModel):
-    """An activation (`version`, `previous`) or a deletion (`deleted`)."""
+    """An activation of `version` in the place of `previous_version`, or a deletion of `version`."""
 
     event: Literal["activation", "deletion"]
     version: int

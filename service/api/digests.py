@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from service.api.answer import Scope
-from service.api.media import header
 from service.errors import InvalidRequest
 from service.uploads import HASHES, check_digest
 
@@ -46,8 +45,3 @@ def _member(part: bytes) -> tuple[str, bytes]:
         return match.group(1).decode(), base64.b64decode(match.group(2), validate=True)
     except binascii.Error:
         raise InvalidRequest(f"{FIELD} is not base64 between the colons", field=FIELD) from None
-
-
-def encoding_of(scope: Scope) -> bytes | None:
-    """The content coding of a body, which uploads do not take."""
-    return header(scope, b"content-encoding")

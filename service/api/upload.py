@@ -13,7 +13,7 @@ from service.api.admin import RESPONSES, TOKEN
 from service.api.admin_schemas import Published, SourceBody, UploadQuery
 from service.api.answer import Scope
 from service.api.body import ClientDisconnected
-from service.api.digests import digests_of, encoding_of
+from service.api.digests import digests_of
 from service.api.documentation import problems
 from service.api.forms import read_form, read_query_as
 from service.api.guard import Caller, caller_of
@@ -91,7 +91,7 @@ def check_head(scope: Scope, limit: int) -> UploadQuery:
     query = read_query_as(scope["query_string"], UploadQuery)
     if query.format is not None and query.format not in IMPORTERS:
         raise InvalidRequest(f"format {query.format!r} is not one of {', '.join(IMPORTERS)}", field="format")
-    if (encoding_of(scope) or b"identity").strip().lower() != b"identity":
+    if (header(scope, b"content-encoding") or b"identity").strip().lower() != b"identity":
         raise UnsupportedMediaType("an upload is taken as it is, without a Content-Encoding")
     digests_of(scope)
     announced = header(scope, b"content-length")
