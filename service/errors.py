@@ -16,6 +16,7 @@ ServiceError
 ├── UnsupportedMediaType        a body in a form that is not understood
 ├── RequestTooLarge             a limit of the service is exceeded
 ├── NotReady                    the table has no active, loaded version
+├── Overloaded                  a worker has as many lookups in flight as it may
 ├── Conflict                    the store's state forbids it
 │   ├── DamagedVersion          a version on disk is not what its manifest says
 │   └── CannotPrepare           a worker cannot load what should be activated
@@ -236,6 +237,19 @@ class NotReady(ServiceError):
 
     def members(self) -> Mapping[str, object]:
         return {"table": self.table, "reason": self.reason}
+
+
+class Overloaded(ServiceError):
+    """A worker has as many lookups in flight as it may have."""
+
+    code = "overloaded"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} lookups are in flight, which is EMBEDDING_MAX_IN_FLIGHT; ask again later")
+        self.limit = limit
+
+    def members(self) -> Mapping[str, object]:
+        return {"limit": self.limit}
 
 
 class Conflict(ServiceError):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """`shape` is the rectangle that was sent; of a ragged batch it is (rows, longest row).
 
     `ragged_lengths` holds the length of every row of a ragged batch, and is None for a rectangle.
@@ -34,7 +33,8 @@ class Layout:
         """How many positions were sent."""
         if self.ragged_lengths is not None:
             return int(self.ragged_lengths.sum())
-        return math.prod(self.shape)
+        shape = self.shape
+        return shape[0] if len(shape) == 1 else math.prod(shape)
 
     @property
     def rows(self) -> int:
@@ -47,7 +47,7 @@ class Layout:
             return self.ragged_lengths
         return np.full(self.rows, self.shape[-1], dtype=np.int64)
 
-    def index(self, position: int) -> list[int]:
+    def place(self, position: int) -> list[int]:
         """Where the flat `position` was sent, one number per axis."""
         if self.ragged_lengths is not None:
             ends = np.cumsum(self.ragged_lengths)

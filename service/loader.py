@@ -3,14 +3,15 @@
 from service.backends import backend
 from service.errors import DamagedVersion
 from service.registry import LoadedTable
+from service.rowtexts import RowTexts
 from service.store import TableStore
 from service.table import EmbeddingTable
 from service.types import TableVersion
 from service.vocabulary import Vocabulary
 
 
-def load(store: TableStore, version: TableVersion, backend_name: str) -> LoadedTable:
-    """Checks and opens a version; its pages are in memory on return.
+def load(store: TableStore, version: TableVersion, backend_name: str, text_bytes: int = 0) -> LoadedTable:
+    """Checks and opens a version; its pages are in memory on return. It may keep `text_bytes` of JSON text of rows.
 
     Raises TableNotFound, VersionNotFound, DamagedVersion.
     """
@@ -28,5 +29,6 @@ def load(store: TableStore, version: TableVersion, backend_name: str) -> LoadedT
         padding_id=manifest.padding_id,
         unk_id=manifest.unk_id,
         on_oov=manifest.on_oov,
+        texts=RowTexts(rows, text_bytes) if text_bytes else None,
     )
     return LoadedTable(table, manifest, backend_name, folder.identity())

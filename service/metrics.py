@@ -48,15 +48,19 @@ class Counters:
         """Counts in the region of this worker from now on: what a process does once it has been forked."""
         self._region = self.shared.region(worker)
         self._values = self._region.cast("d")
+        self._at: dict[tuple[str, tuple[str, ...]], int] = {}
         self._slots = {key: slot for slot, (key, _) in enumerate(_records(self._region))}
 
     def add(self, counter: str, labels: tuple[str, ...], amount: float = 1.0) -> None:
         """Adds to one series. `labels` are the values for the counter's label names, in their order."""
-        key = "\t".join((counter, *labels))
+        at = self._at.get((counter, labels))
+        if at is None:
+            at = self._at[counter, labels] = self._slot_of("\t".join((counter, *labels))) * (_RECORD // 8)
+        self._values[at] += amount
+
+    def _slot_of(self, key: str) -> int:
         slot = self._slots.get(key)
-        if slot is None:
-            slot = self._new_slot(key)
-        self._values[slot * (_RECORD // 8)] += amount
+        return self._new_slot(key) if slot is None else slot
 
     def _new_slot(self, key: str) -> int:
         slot = len(self._slots)

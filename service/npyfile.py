@@ -13,6 +13,7 @@ import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, Final, Literal, TypeAlias
@@ -151,6 +152,7 @@ def map_vector(path: Path, dtype: Literal["<f4", "<f8"], length: int) -> tuple[m
     return mapping, array
 
 
+@lru_cache(maxsize=256)
 def header_bytes(shape: tuple[int, ...], dtype: RowDtype = "float32") -> bytes:
     """The header of a C-ordered little-endian array; 128 bytes for every shape of one or two axes."""
     file = io.BytesIO()

@@ -16,8 +16,10 @@ from service.errors import Conflict, LabelNotFound, NotReady, TableNotFound
 from service.loader import load
 from service.reaper import Reaper
 from service.registry import Entry, LoadedTable
+from service.rowtexts import Dropped
 from service.store import TableStore
 from service.table import EmbeddingTable
+from service.textshares import TextShares
 from service.types import TableVersion
 
 
@@ -36,8 +38,9 @@ class OpenedVersions:
     The pages of a version go back to the system when the last request that uses it ends, off the event loop.
     """
 
-    def __init__(self, store: TableStore, backend: str, keep_loaded: int) -> None:
+    def __init__(self, store: TableStore, backend: str, keep_loaded: int, text_bytes: int = 0) -> None:
         self._store = store
+        self._text_shares = TextShares(text_bytes)
         self._backend = backend
         self._keep_loaded = keep_loaded
         self._reaper = Reaper()
@@ -53,14 +56,36 @@ class OpenedVersions:
 
     def load(self, version: TableVersion) -> LoadedTable:
         """Checks and opens a version. Raises TableNotFound, VersionNotFound, DamagedVersion, OSError."""
-        loaded = load(self._store, version, self._backend)
+        return self._watched(load(self._store, version, self._backend))
+
+    def load_active(self, version: TableVersion, before: EmbeddingTable | None) -> LoadedTable:
+        """The same for one that is to be active, in the place of `before`: with the row texts that were kept there."""
+        loaded = load(self._store, version, self._backend, self._text_shares.share(version.name))
+        texts = loaded.table.texts
+        if texts is not None:
+            self._text_shares.take(version.name, texts.most_bytes)
+            self._reaper.watch(loaded.table, Dropped(texts.kept))
+            if before is not None and before.texts is not None:
+                texts.warm(before.texts)
+        return self._watched(loaded)
+
+    def _watched(self, loaded: LoadedTable) -> LoadedTable:
         table = loaded.table
         self._reaper.watch(table, table.backend, *filter(None, [table.vocabulary]))
         with self._lock:
-            self._open[version] = table
+            self._open[table.identity] = table
             self._folders = {known: at for known, at in self._folders.items() if known in self._open}
-            self._folders[version] = loaded.folder
+            self._folders[table.identity] = loaded.folder
         return loaded
+
+    def drop_texts(self, table: EmbeddingTable) -> None:
+        """Its successor has its share of the memory for row texts, however long it is kept."""
+        if table.texts is not None:
+            self._reaper.release(table.texts.close())
+
+    def forget_texts(self, table: str) -> None:
+        """The table has left the store: others may have its share of the memory for row texts."""
+        self._text_shares.give_back(table)
 
     def is_open(self, version: TableVersion) -> bool:
         """Whether the version is in memory, active or not."""

@@ -67,7 +67,10 @@ class TableRegistry:
 
     def get(self, name: str) -> EmbeddingTable:
         """The active table of this name; raises TableNotFound, NotReady."""
-        return self.entry(name).table()
+        entry = self.entries.get(name)
+        if entry is None or entry.loaded is None:
+            return self.entry(name).table()
+        return entry.loaded.table
 
     def entry(self, name: str) -> Entry:
         """What is known of the table of this name; raises TableNotFound."""

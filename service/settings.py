@@ -45,6 +45,15 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[PositiveInt, Field(description="Largest request body, in bytes.")] = 16 << 20
     max_ids: Annotated[PositiveInt, Field(description="Most ids or tokens in one request.")] = 262_144
     max_response_bytes: Annotated[PositiveInt, Field(description="Largest answer, in bytes.")] = 256 << 20
+    max_in_flight: Annotated[
+        PositiveInt, Field(description="Most lookups in flight in a worker; more are refused with 503.")
+    ] = 256
+    client_seconds: Annotated[
+        float, Field(gt=0, le=86_400, description="Seconds that a client gets to send a request, or to read on.")
+    ] = 30.0
+    json_cache_bytes: Annotated[
+        int, Field(ge=0, description="Most memory of a worker for the JSON text of rows, in bytes; 0: none.")
+    ] = 256 << 20
     keep_loaded: Annotated[int, Field(ge=0, description="Older versions kept open per table after their use.")] = 0
     poll_seconds: Annotated[float, Field(gt=0, le=3600, description="Seconds between two looks at the store.")] = 0.5
     drain_seconds: Annotated[

@@ -1,7 +1,7 @@
 """The embedding table in memory, and the lookup: ids or tokens in, vectors and mask out. No files, no HTTP."""
 
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from service.backends import Backend
 from service.errors import NotRepresentable, NoUnknownRow, NoVocabulary, OutOfVocabulary
 from service.padding import Cells, pad, truncate
 from service.pooling import pool
+from service.rowtexts import RowTexts
 from service.types import (
     DEFAULT_OPTIONS,
     IdArray,
@@ -20,11 +21,13 @@ from service.types import (
     MaskArray,
     OovRule,
     RowArray,
+    Selection,
     TableVersion,
     VectorArray,
 )
 from service.vocabulary import Vocabulary
 
+_UNSIGNED: Final = np.dtype(np.uint64)
 _Narrow = TypeVar("_Narrow", bound=np.floating[Any])
 
 
@@ -42,14 +45,13 @@ class EmbeddingTable:
     padding_id: int | None = None
     unk_id: int | None = None
     on_oov: OovRule = "error"
+    texts: RowTexts | None = None
+    num_embeddings: int = field(init=False)
+    embedding_dim: int = field(init=False)
 
-    @property
-    def num_embeddings(self) -> int:
-        return self.backend.num_embeddings
-
-    @property
-    def embedding_dim(self) -> int:
-        return self.backend.embedding_dim
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_embeddings", self.backend.num_embeddings)
+        object.__setattr__(self, "embedding_dim", self.backend.embedding_dim)
 
     @property
     def dtype(self) -> str:
@@ -64,22 +66,45 @@ class EmbeddingTable:
         return (*shape[:-1], length * dim) if options.flatten else (*shape[:-1], length, dim)
 
     def lookup(self, request: LookupRequest) -> LookupResult:
-        """The vectors and the mask of `request`.
+        """The vectors and the mask of `request`; raises what `select` raises, and NotRepresentable."""
+        selection = self.select(request)
+        if selection is not None:
+            return self.result(selection)
+        options = request.options
+        cells = truncate(self._cells(request), options)
+        if options.pooling != "none":
+            pooled = pool(self.backend, cells, options.pooling)
+            return LookupResult(_finish(pooled, cells.layout.shape[:-1], options), None)
+        return self._unpooled(pad(cells, options, self.padding_id), options)
 
-        Raises OutOfVocabulary (under the rule `error`), NoVocabulary, NoUnknownRow, NotRepresentable, and
-        InvalidRequest for a sequence longer than the length asked for.
+    def select(self, request: LookupRequest) -> Selection | None:
+        """Which rows are the vectors of `lookup(request)`; None where rows are changed on their way into the answer.
+
+        Raises OutOfVocabulary (under the rule `error`), NoVocabulary, NoUnknownRow, and InvalidRequest for a
+        sequence longer than the length asked for.
         """
-        batch = request.batch
-        if request.options is DEFAULT_OPTIONS and request.mask is None and isinstance(batch, IdBatch):
+        batch, options = request.batch, request.options
+        if options is DEFAULT_OPTIONS and request.mask is None and isinstance(batch, IdBatch):
             layout = batch.layout
             if layout.ragged_lengths is None and self._has_all(batch.values):
-                vectors = self.backend.gather(batch.values).reshape(*layout.shape, self.embedding_dim)
-                return LookupResult(vectors, self._derived_mask(batch.values).reshape(layout.shape))
-        cells = truncate(self._cells(request), request.options)
-        if request.options.pooling != "none":
-            pooled = pool(self.backend, cells, request.options.pooling)
-            return LookupResult(_finish(pooled, cells.layout.shape[:-1], request.options), None)
-        return self._unpooled(pad(cells, request.options, self.padding_id), request.options)
+                return Selection(batch.values, layout.shape, None, self.padding_id)
+        if not _keeps_rows(options):
+            return None
+        cells = pad(truncate(self._cells(request), options), options, self.padding_id)
+        mask = np.ones(len(cells.ids), dtype=np.bool_) if cells.mask is None else cells.mask
+        return Selection(cells.ids, cells.layout.shape, mask, self.padding_id, cells.blank)
+
+    def result(self, selection: Selection) -> LookupResult:
+        """The vectors and the mask of a selection."""
+        rows = self.rows(selection).reshape(*selection.shape, self.embedding_dim)
+        return LookupResult(rows, selection.counting().reshape(selection.shape))
+
+    def rows(self, selection: Selection) -> RowArray:
+        """The rows of a selection: a fresh array of shape (n, dim)."""
+        rows = self.backend.gather(selection.ids)
+        if selection.blank is not None:
+            rows[selection.blank] = 0.0
+        return rows
 
     def _unpooled(self, cells: Cells, options: LookupOptions) -> LookupResult:
         rows = self.backend.gather(cells.ids)
@@ -92,8 +117,9 @@ class EmbeddingTable:
         return LookupResult(_finish(rows, shape, options), mask.reshape(shape))
 
     def _has_all(self, ids: IdArray) -> bool:
-        # A negative id is a huge one when read as unsigned: one pass checks both ends.
-        return bool(np.maximum.reduce(ids.view(np.uint64), initial=0) < self.num_embeddings)
+        # A negative id is a huge one when read as unsigned: one pass checks both ends, and argmax is the fastest.
+        unsigned = ids.view(_UNSIGNED)
+        return len(ids) == 0 or unsigned.item(unsigned.argmax()) < self.num_embeddings
 
     def _derived_mask(self, ids: IdArray) -> MaskArray:
         if self.padding_id is None:
@@ -133,12 +159,18 @@ class EmbeddingTable:
         batch = request.batch
         errors: list[dict[str, object]] = []
         for position in outside[: OutOfVocabulary.reported].tolist():
-            index = batch.layout.index(position)
+            index = batch.layout.place(position)
             if isinstance(batch, IdBatch):
                 errors.append({"index": index, "id": batch.exact.get(position, int(ids[position]))})
             else:
                 errors.append({"index": index, "token": batch.values[position]})
         return OutOfVocabulary(self.identity, self.num_embeddings, len(outside), errors)
+
+
+def _keeps_rows(options: LookupOptions) -> bool:
+    """Whether vectors are rows as they are stored, each by itself."""
+    changed = options.normalize or options.flatten or options.masked == "zero"
+    return options.pooling == "none" and options.dtype == "float32" and not changed
 
 
 def _finish(rows: RowArray | NDArray[np.float64], shape: tuple[int, ...], options: LookupOptions) -> VectorArray:

@@ -1,8 +1,12 @@
-"""The words of a lookup as values: what is asked, how, and what is answered. No behaviour beyond their shape."""
+"""The words of a lookup as values: what is asked, how, and what is answered. No behaviour beyond their shape.
+
+What is made for every request is a named tuple, which takes half the time of a frozen dataclass.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +40,10 @@ class TableVersion:
         return f"{self.name} version {self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class IdBatch:
+_NOTHING: Final[Mapping[int, int | str]] = MappingProxyType({})
+
+
+class IdBatch(NamedTuple):
     """Token ids, flattened in the order they were sent.
 
     `values` is int64 and one-dimensional. An id that int64 cannot hold stands there as -1 and exactly in
@@ -46,11 +52,10 @@ class IdBatch:
 
     values: IdArray
     layout: Layout
-    exact: Mapping[int, int | str] = field(default_factory=dict)
+    exact: Mapping[int, int | str] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class TokenBatch:
+class TokenBatch(NamedTuple):
     """Tokens, flattened in the order they were sent."""
 
     values: Sequence[str]
@@ -75,8 +80,7 @@ class LookupOptions:
 DEFAULT_OPTIONS = LookupOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class LookupRequest:
+class LookupRequest(NamedTuple):
     """One question: ids or tokens, optionally a mask and weights (flat, one per position), and options."""
 
     batch: IdBatch | TokenBatch
@@ -85,9 +89,45 @@ class LookupRequest:
     options: LookupOptions = DEFAULT_OPTIONS
 
 
-@dataclass(frozen=True, slots=True)
-class LookupResult:
+class Selection(NamedTuple):
+    """An answer whose vectors are rows as they are stored, before any is fetched.
+
+    `ids` are int64 of shape (n,), in the row-major order of `shape`, and all within the table. `mask` of shape (n,)
+    is true where a position counts; None stands for "where it is not `padding_id`". `blank` of shape (n,) is true
+    where zeros stand for a row, None where nowhere.
+    """
+
+    ids: IdArray
+    shape: tuple[int, ...]
+    mask: MaskArray | None
+    padding_id: int | None
+    blank: MaskArray | None = None
+
+    def counting(self) -> MaskArray:
+        """The mask in full, of shape (n,)."""
+        if self.mask is not None:
+            return self.mask
+        if self.padding_id is None:
+            return np.ones(len(self.ids), dtype=np.bool_)
+        derived: MaskArray = self.ids != self.padding_id
+        return derived
+
+    def part(self, first: int, end: int) -> "Selection":
+        """Some of the positions, as one sequence; all of them as they are."""
+        if first == 0 and end == len(self.ids):
+            return self
+        mask = None if self.mask is None else self.mask[first:end]
+        blank = None if self.blank is None else self.blank[first:end]
+        return Selection(self.ids[first:end], (end - first,), mask, self.padding_id, blank)
+
+
+class LookupResult(NamedTuple):
     """One answer. `vectors` is C-contiguous; `mask` has the shape of the (padded) ids, None when pooled."""
 
     vectors: VectorArray
     mask: MaskArray | None
+
+    @property
+    def dtype(self) -> VectorDtype:
+        """The name of the vectors' dtype; numpy takes five microseconds for it."""
+        return "float32" if self.vectors.dtype.char == "f" else "float16"

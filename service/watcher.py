@@ -18,6 +18,7 @@ from service.errors import Conflict, ServiceError, reason_of
 from service.opened import OpenedVersions
 from service.registry import Entry, LoadedTable, TableRegistry, TableState, failed
 from service.store import TableStore
+from service.table import EmbeddingTable
 from service.types import TableVersion
 
 _RETRY_SECONDS: Final = 10.0  # a version that could not be loaded is not read again at every poll
@@ -35,10 +36,11 @@ class StoreWatcher:
         backend: str = "numpy",
         poll_seconds: float = 0.5,
         keep_loaded: int = 0,
+        text_bytes: int = 0,
     ) -> None:
         self.store = store
         self.registry = registry
-        self.opened = OpenedVersions(store, backend, keep_loaded)
+        self.opened = OpenedVersions(store, backend, keep_loaded, text_bytes)
         self._poll_seconds = poll_seconds
         self._retry_at: dict[TableVersion, float] = {}
         self._changing = Lock()
@@ -109,7 +111,7 @@ class StoreWatcher:
         entry = self.registry.entries.get(version.name)
         if entry is not None and entry.loaded is not None and self._is_still(entry.loaded, version.version):
             return entry.loaded
-        return self.opened.load(version)
+        return self.opened.load_active(version, None if entry is None else _table_of(entry))
 
     def _look_again(self) -> None:
         self._retry_at.clear()
@@ -136,6 +138,7 @@ class StoreWatcher:
         names = self.store.tables()
         for gone in self.registry.entries.keys() - set(names):
             self.registry.drop(gone)
+            self.opened.forget_texts(gone)
         active = self.store.active_versions(names)
         changed = []
         for name in names:
@@ -175,7 +178,7 @@ class StoreWatcher:
         if entry.loaded is None:
             self._put([Entry(entry.name, version.version, TableState.LOADING)], commits)
         try:
-            loaded = self.opened.load(version)
+            loaded = self.opened.load_active(version, _table_of(entry))
         except Exception as error:  # noqa: BLE001  (one table must never take the others with it)
             return self._not_loaded(entry, version, error)
         self._retry_at.pop(version, None)
@@ -209,3 +212,9 @@ class StoreWatcher:
             replaced = before[entry.name].loaded if entry.name in before else None
             if replaced is not None and replaced.table.identity.version != entry.active_version:
                 self.opened.keep(replaced.table)
+            if replaced is not None and replaced is not entry.loaded:
+                self.opened.drop_texts(replaced.table)
+
+
+def _table_of(entry: Entry) -> EmbeddingTable | None:
+    return None if entry.loaded is None else entry.loaded.table

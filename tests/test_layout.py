@@ -46,7 +46,7 @@ def test_rows_of_equal_length_are_a_rectangle(lengths: list[int]) -> None:
 def test_lengths_may_come_as_an_array_of_any_integer_dtype() -> None:
     layout = Layout.ragged(np.array([2, 1], dtype=np.uint8))
     assert layout.lengths().tolist() == [2, 1]
-    assert layout.index(2) == [1, 0]
+    assert layout.place(2) == [1, 0]
 
 
 @QUICK
@@ -55,7 +55,7 @@ def test_an_index_of_a_ragged_batch_is_row_and_column_as_sent(lengths: list[int]
     layout = Layout.ragged(lengths)
     sent = [[row, column] for row, length in enumerate(lengths) for column in range(length)]
     assert layout.total == len(sent)
-    assert [layout.index(position) for position in range(len(sent))] == sent
+    assert [layout.place(position) for position in range(len(sent))] == sent
 
 
 @QUICK
@@ -64,14 +64,14 @@ def test_an_index_of_a_rectangle_has_one_number_per_axis(shape: tuple[int, ...])
     layout = Layout(shape)
     sent = [list(place) for place in product(*map(range, shape))]
     assert layout.total == len(sent)
-    assert [layout.index(position) for position in range(len(sent))] == sent
+    assert [layout.place(position) for position in range(len(sent))] == sent
 
 
 @pytest.mark.parametrize("layout", [Layout((2, 2)), Layout.ragged([1, 2])], ids=["rectangle", "ragged"])
 def test_an_index_is_of_plain_integers(layout: Layout) -> None:
-    assert {type(axis) for axis in layout.index(2)} == {int}
+    assert {type(axis) for axis in layout.place(2)} == {int}
 
 
 def test_thirty_two_axes_are_a_layout() -> None:
     layout = Layout((1,) * 31 + (2,))
-    assert (layout.total, layout.rows, layout.index(1)) == (2, 1, [0] * 31 + [1])
+    assert (layout.total, layout.rows, layout.place(1)) == (2, 1, [0] * 31 + [1])

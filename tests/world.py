@@ -68,7 +68,9 @@ def service_over(root: Path, **settings: object) -> tuple[Service, StoreWatcher]
     """The application over a store, with everything loaded that is active."""
     chosen = Settings.model_validate({"store": root, **settings})
     registry = TableRegistry()
-    watcher = StoreWatcher(TableStore(root), registry, keep_loaded=chosen.keep_loaded)
+    watcher = StoreWatcher(
+        TableStore(root), registry, keep_loaded=chosen.keep_loaded, text_bytes=chosen.json_cache_bytes
+    )
     watcher.refresh()
     steward = Steward(watcher.store, OneProcess(watcher, os.getpid()))
     counters = Counters(SharedCounters(1), 0)

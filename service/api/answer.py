@@ -1,39 +1,64 @@
 """An HTTP answer as a value, and sending it. The one place that speaks ASGI's `send`."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from starlette.responses import Response
+from starlette.types import Receive as _Receive
+from starlette.types import Scope as _Scope
+from starlette.types import Send as _Send
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Headers: TypeAlias = list[tuple[bytes, bytes]]
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+Buffer: TypeAlias = bytes | memoryview
+"""Bytes, one-dimensional."""
 
 PROBLEM: Final = b"application/problem+json"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Stream(NamedTuple):
+    """A body of `length` bytes in all, whose `pieces` are made as they are sent; for one use."""
+
+    length: int
+    pieces: Iterator[Buffer]
+
+
+class Answer(NamedTuple):
     """`headers` are without the length of `body`, which is added when it is sent."""
 
     status: int
     headers: Headers
-    body: bytes | memoryview
+    body: tuple[Buffer, ...] | Stream
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+        return self.body.length if isinstance(self.body, Stream) else sum(map(len, self.body))
 
 
 async def send_answer(send: Send, answer: Answer) -> None:
-    """Sends the whole answer."""
-    length = (b"content-length", b"%d" % len(answer.body))
+    """Sends the whole answer. A piece of a stream is made once the ones before it are on their way."""
+    length = (b"content-length", b"%d" % answer.length)
     await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, length]})
-    await send({"type": "http.response.body", "body": answer.body})
+    if not isinstance(answer.body, Stream):
+        body = answer.body[0] if len(answer.body) == 1 else b"".join(answer.body)
+        await send({"type": "http.response.body", "body": body})
+        return
+    for piece in answer.body.pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body"})
 
 
 class AnswerResponse(Response):
     """An answer as FastAPI's routes return it."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.body, answer.status)
-        self.raw_headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
+        super().__init__(status_code=answer.status)
+        self._answer = answer
+        self.raw_headers = [*answer.headers, (b"content-length", b"%d" % answer.length)]
+
+    async def __call__(self, _scope: _Scope, _receive: _Receive, send: _Send) -> None:
+        await send_answer(send, self._answer)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from service import __version__
 from service.api.admin import admin_router
+from service.api.admission import Admission
 from service.api.answer import AnswerResponse, Receive, Scope, Send, send_answer
 from service.api.binary_body import reject_query
 from service.api.body import ClientDisconnected
@@ -23,7 +24,7 @@ from service.api.front import MULTI, Front, Lookups, route_of
 from service.api.guard import closed
 from service.api.health import health_router
 from service.api.limits import Limits
-from service.api.lookup import LookupEndpoint
+from service.api.lookup import Address, LookupEndpoint
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import MultiLookupEndpoint
 from service.api.tables import tables_router
@@ -55,7 +56,8 @@ def create_service(
     """Joins the endpoints over one registry; `admin` makes what answers the admin API out of all that is `behind`."""
     limits = Limits(settings.max_body_bytes, settings.max_ids, settings.max_response_bytes)
     single = LookupEndpoint(registry, watcher.opened, limits, counters)
-    lookups = Lookups(single, MultiLookupEndpoint(registry, watcher.opened, limits, counters), registry, counters)
+    multi = MultiLookupEndpoint(registry, watcher.opened, limits, counters)
+    lookups = Lookups(single, multi, registry, counters, Admission(settings.max_in_flight))
     app = FastAPIOffline(
         redoc_url=None,
         static_url="/docs-assets",
@@ -80,7 +82,7 @@ def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
         address = route_of(request.scope["path"])
         if address is None:
             raise RouteNotFound(f"nothing is served at {request.scope['path']!r}")
-        return AnswerResponse(await lookups.answer(address, request.scope, request.receive))
+        return _Lookup(lookups, address)
 
     base = "/v1/tables/{table}"
     paths = {
@@ -100,8 +102,8 @@ def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
             responses=LOOKUP.responses,
         )
 
-    async def multi(request: Request) -> Response:
-        return AnswerResponse(await lookups.answer(MULTI, request.scope, request.receive))
+    async def multi() -> Response:
+        return _Lookup(lookups, MULTI)
 
     app.add_api_route(
         MULTI_PATH,
@@ -113,6 +115,18 @@ def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
         openapi_extra=MULTI_LOOKUP.operation(MULTI_PATH),
         responses=MULTI_LOOKUP.responses,
     )
+
+
+class _Lookup(Response):
+    """A lookup behind the router: as it is answered in front of it."""
+
+    def __init__(self, lookups: Lookups, address: Address) -> None:
+        super().__init__()
+        self._lookups = lookups
+        self._address = address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._lookups.serve(self._address, scope, receive, send)
 
 
 class _CheckedAddress:

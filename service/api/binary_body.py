@@ -5,9 +5,8 @@ import math
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -17,13 +16,14 @@ from service.api.json_body import check_weights
 from service.api.limits import Limits
 from service.api.media import NPY, NPZ, OCTETS
 from service.api.nested import MAX_AXES
-from service.api.options import SCALAR_FIELDS, Scalars, from_query_text, read_scalars
+from service.api.options import DEFAULT_SCALARS, SCALAR_FIELDS, Scalars, from_query_text, read_scalars
 from service.errors import InvalidRequest, RequestTooLarge, ServiceError
 from service.layout import Layout
 from service.npyfile import AnyArray
 from service.types import IdBatch, LookupRequest, MaskArray, WeightArray
 
-_RAW_DTYPES: Final[dict[str, np.dtype[Any]]] = {"int64": np.dtype("<i8"), "int32": np.dtype("<i4")}
+_INT64: Final = np.dtype("<i8")
+_RAW_DTYPES: Final[dict[str, np.dtype[Any]]] = {"int64": _INT64, "int32": np.dtype("<i4")}
 _SHAPE: Final = re.compile(r"[0-9]{1,18}(,[0-9]{1,18})*")
 _LONGEST_QUERY: Final = 4096  # bytes; what is longer is neither parsed nor kept in a cache
 _MOST_ENTRIES: Final = 64
@@ -31,13 +31,13 @@ _ENTRY: Final = b"PK\x01\x02"
 _MEMBERS: Final = frozenset({"ids", "mask", "weights", "offsets"})
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """The query parameters of a binary request."""
+class Query(NamedTuple):
+    """The query parameters of a binary request; `unweighted` are its scalar fields where it brings no weights."""
 
     given: Mapping[str, object]
     raw_dtype: np.dtype[Any] = _RAW_DTYPES["int64"]
     shape: tuple[int, ...] | None = None
+    unweighted: Scalars = DEFAULT_SCALARS
 
 
 Decoded: TypeAlias = tuple[LookupRequest, Scalars]
@@ -80,7 +80,10 @@ def _read_query(query_string: bytes, media: str) -> Query:
         raise InvalidRequest("ids_dtype must be int64 or int32", field="ids_dtype")
     shape = texts.pop("shape", None)
     given = {name: from_query_text(name, text) for name, text in texts.items()}
-    return Query(given, _RAW_DTYPES[raw_dtype], None if shape is None else _read_shape(shape))
+    chosen = None if shape is None else _read_shape(shape)
+    # An npz may bring weights, with which its scalar fields are read once more.
+    scalars = DEFAULT_SCALARS if media == NPZ else read_scalars(given, weighted=False)
+    return Query(given, _RAW_DTYPES[raw_dtype], chosen, scalars)
 
 
 def _pairs(query_string: bytes) -> list[tuple[str, str]]:
@@ -100,24 +103,31 @@ def _read_shape(text: str) -> tuple[int, ...]:
 
 
 def _raw(body: bytes, query: Query, limits: Limits) -> Decoded:
-    size = query.raw_dtype.itemsize
-    if len(body) % size:
-        raise InvalidRequest(
-            f"{len(body)} bytes are not a whole number of little-endian {query.raw_dtype.name} ids", field="ids"
-        )
-    ids = np.frombuffer(body, dtype=query.raw_dtype).astype(np.int64, copy=False)
-    shape = (len(ids),) if query.shape is None else query.shape
-    if math.prod(shape) != len(ids):
-        raise InvalidRequest(f"shape {list(shape)} does not hold the {len(ids)} ids of the body", field="shape")
-    limits.check_ids(Layout(shape))
-    scalars = read_scalars(query.given, weighted=False)
-    return LookupRequest(IdBatch(ids, Layout(shape)), options=scalars.options), scalars
+    dtype = query.raw_dtype
+    if len(body) % dtype.itemsize:
+        raise InvalidRequest(f"{len(body)} bytes are not a whole number of little-endian {dtype.name} ids", field="ids")
+    ids = np.frombuffer(body, dtype)
+    if dtype is not _INT64:
+        ids = ids.astype(np.int64)
+    if query.shape is None and len(ids) <= limits.max_ids:
+        layout = Layout((len(ids),))
+    else:
+        layout = _raw_layout(len(ids), query.shape)
+        limits.check_ids(layout)
+    return LookupRequest(IdBatch(ids, layout), options=query.unweighted.options), query.unweighted
+
+
+def _raw_layout(found: int, shape: tuple[int, ...] | None) -> Layout:
+    if shape is None:
+        return Layout((found,))
+    if math.prod(shape) != found:
+        raise InvalidRequest(f"shape {list(shape)} does not hold the {found} ids of the body", field="shape")
+    return Layout(shape)
 
 
 def _npy(body: bytes, query: Query, limits: Limits) -> Decoded:
-    scalars = read_scalars(query.given, weighted=False)
     ids = _parse("the body", body, "ids")
-    return LookupRequest(_batch(ids, None, limits), options=scalars.options), scalars
+    return LookupRequest(_batch(ids, None, limits), options=query.unweighted.options), query.unweighted
 
 
 def _npz(body: bytes, query: Query, limits: Limits) -> Decoded:

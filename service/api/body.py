@@ -11,9 +11,7 @@ class ClientDisconnected(Exception):
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole body; raises RequestTooLarge beyond `limit` bytes, ClientDisconnected, InvalidRequest."""
-    announced = header(scope, b"content-length")
-    if announced is not None:
-        _check_length(announced, limit)
+    check_length(header(scope, b"content-length"), limit)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body = message.get("body", b"")
@@ -36,12 +34,21 @@ async def _read_rest(message: object, receive: Receive, limit: int) -> bytes:
         message = await receive()
 
 
-def _check_length(announced: bytes, limit: int) -> None:
+def check_length(announced: bytes | None, limit: int) -> None:
+    """Raises RequestTooLarge for a Content-Length beyond `limit` bytes, InvalidRequest for one that is no number."""
+    if announced is None:
+        return
     if not announced.isdigit():
         raise InvalidRequest(f"Content-Length {announced.decode('latin-1')!r} is not a number of bytes")
     if len(announced) > 18 or int(announced) > limit:
         found = int(announced) if len(announced) <= 18 else None
         raise _too_large(limit, found)
+
+
+def check_body(body: bytes, limit: int) -> None:
+    """Raises RequestTooLarge for a body of more than `limit` bytes."""
+    if len(body) > limit:
+        raise _too_large(limit, len(body))
 
 
 def _too_large(limit: int, found: int | None = None) -> RequestTooLarge:

@@ -1,89 +1,83 @@
 """Lookup results as bytes: one function per media type, joined through `ENCODERS`."""
 
 import io
-import math
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+import orjson
 import pybase64
 
 from service import npyfile
-from service.api.json_text import JsonText
-from service.api.limits import Limits
+from service.api.answer import Buffer
+from service.api.json_text import array_text
 from service.api.media import JSON, NPY, NPZ, OCTETS
-from service.api.options import Encoding, Scalars
-from service.table import EmbeddingTable
-from service.types import LookupRequest, LookupResult, TableVersion, VectorArray
+from service.api.options import Encoding
+from service.types import LookupResult, Selection, TableVersion, VectorArray
 
-Body: TypeAlias = bytes | memoryview
-Encoder: TypeAlias = Callable[[LookupResult, TableVersion, Encoding, Limits], Body]
+Encoder: TypeAlias = Callable[[LookupResult, TableVersion, Encoding], Iterator[Buffer]]
+"""The pieces of a body, made one after the other."""
 
-
-def check_answer_size(
-    table: EmbeddingTable, request: LookupRequest, media: str, scalars: Scalars, limits: Limits, taken: int = 0
-) -> int:
-    """How many bytes the answer has at least, with `taken` before it; raises RequestTooLarge before any is made.
-
-    A JSON number has at least four ("0.0,"). An axis of zero counts as one: padding a batch of no rows to a
-    length must not cost more than the limit either. What passes is checked again as it is written.
-    """
-    options = request.options
-    number = 2.0 if options.dtype == "float16" else 4.0
-    if media == JSON:
-        number = 4.0 if scalars.encoding == "float" else number * 4 / 3
-    numbers = math.prod(max(1, axis) for axis in table.result_shape(request))
-    positions = 0 if options.pooling != "none" else numbers // table.embedding_dim
-    found = taken + math.ceil(numbers * number)
-    limits.check_answer(found)
-    limits.check_positions(positions)
-    return found
+_REPEATED: Final = 4096
+"""Positions of a mask whose text is kept where all of them count: at most 20 KB each."""
 
 
-def octets(vectors: VectorArray) -> Body:
+def octets(vectors: VectorArray) -> Buffer:
     """The vectors as row-major little-endian bytes, without a copy where there is something to show."""
-    return vectors.reshape(-1).data.cast("B") if vectors.size else b""
+    return vectors.data.cast("B") if vectors.size else b""
 
 
-def write_json(text: JsonText, result: LookupResult, table: TableVersion, encoding: Encoding) -> None:
-    """Writes the answer as a JSON object."""
+@lru_cache(maxsize=512)
+def object_head(table: str, version: int, shape: tuple[int, ...], dtype: str) -> bytes:
+    """The JSON object of an answer up to its vectors."""
+    head = {"table": table, "version": version, "shape": shape, "dtype": dtype}
+    return orjson.dumps(head)[:-1] + b',"vectors":'
+
+
+def mask_and_end(selection: Selection) -> bytes:
+    """The JSON object of an answer from behind its vectors on."""
+    if selection.mask is None and selection.padding_id is None and len(selection.ids) <= _REPEATED:
+        return _all_count(selection.shape)
+    mask = selection.counting().reshape(selection.shape)
+    return b',"mask":' + orjson.dumps(mask, option=orjson.OPT_SERIALIZE_NUMPY) + b"}"
+
+
+@lru_cache(maxsize=256)
+def _all_count(shape: tuple[int, ...]) -> bytes:
+    return b',"mask":' + orjson.dumps(np.ones(shape, dtype=np.bool_), option=orjson.OPT_SERIALIZE_NUMPY) + b"}"
+
+
+def json_pieces(result: LookupResult, table: TableVersion, encoding: Encoding) -> Iterator[Buffer]:
+    """The answer as a JSON object."""
     vectors = result.vectors
-    head = {"table": table.name, "version": table.version, "shape": vectors.shape, "dtype": vectors.dtype.name}
-    text.write_object_head(head)
-    text.write(b',"vectors":')
+    yield object_head(table.name, table.version, vectors.shape, result.dtype)
     if encoding == "float":
-        text.write_array(vectors)
+        yield from array_text(vectors)
     else:
-        text.write(b'"' + pybase64.b64encode(octets(vectors)) + b'"')
+        yield b'"' + pybase64.b64encode(octets(vectors)) + b'"'
     if result.mask is not None:
-        text.write(b',"mask":')
-        text.write_array(result.mask)
-    text.write(b"}")
+        yield b',"mask":'
+        yield from array_text(result.mask)
+    yield b"}"
 
 
-def _json(result: LookupResult, table: TableVersion, encoding: Encoding, limits: Limits) -> Body:
-    text = JsonText(limits)
-    write_json(text, result, table, encoding)
-    return text.joined()
+def _octets(result: LookupResult, _table: TableVersion, _encoding: Encoding) -> Iterator[Buffer]:
+    yield octets(result.vectors)
 
 
-def _octets(result: LookupResult, _table: TableVersion, _encoding: Encoding, _limits: Limits) -> Body:
-    return octets(result.vectors)
+def _npy(result: LookupResult, _table: TableVersion, _encoding: Encoding) -> Iterator[Buffer]:
+    yield npyfile.header_bytes(result.vectors.shape, result.dtype)
+    yield octets(result.vectors)
 
 
-def _npy(result: LookupResult, _table: TableVersion, _encoding: Encoding, limits: Limits) -> Body:
-    body = npyfile.dump(result.vectors)
-    limits.check_answer(len(body))
-    return body
-
-
-def _npz(result: LookupResult, _table: TableVersion, _encoding: Encoding, limits: Limits) -> Body:
-    arrays = {"vectors": result.vectors} if result.mask is None else {"vectors": result.vectors, "mask": result.mask}
+def _npz(result: LookupResult, _table: TableVersion, _encoding: Encoding) -> Iterator[Buffer]:
+    arrays: dict[str, np.ndarray[Any, Any]] = {"vectors": result.vectors}
+    if result.mask is not None:
+        arrays["mask"] = result.mask
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)  # stored: compressing floats costs time and gains little
-    body = file.getbuffer()
-    limits.check_answer(len(body))
-    return body
+    yield file.getbuffer()
 
 
-ENCODERS: Final[dict[str, Encoder]] = {JSON: _json, OCTETS: _octets, NPY: _npy, NPZ: _npz}
+ENCODERS: Final[dict[str, Encoder]] = {JSON: json_pieces, OCTETS: _octets, NPY: _npy, NPZ: _npz}

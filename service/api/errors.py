@@ -52,14 +52,14 @@ _WIDE: Final = 1 << 63
 
 def problem(error: ServiceError, extra: Mapping[str, object] | None = None) -> Answer:
     """The answer to `error`; `extra` are members that its place adds."""
-    headers: Headers = [(b"content-type", PROBLEM)]
+    headers = [(b"content-type", PROBLEM)]
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
     if error.code == "unauthorized":
         headers.append((b"www-authenticate", b'Bearer realm="admin"'))
-    if error.code == "not_ready":
+    if error.code in ("not_ready", "overloaded"):
         headers.append((b"retry-after", b"1"))
-    return _answer(error.code, str(error), {**error.members(), **(extra or {})}, headers)
+    return _answer(error.code, str(error), {**error.members(), **(extra or {})}, tuple(headers))
 
 
 def internal(error: Exception) -> Answer:
@@ -67,7 +67,7 @@ def internal(error: Exception) -> Answer:
     request_id = uuid.uuid4().hex
     _log.error("request %s failed", request_id, exc_info=error)
     detail = "the server failed to answer; its log has the cause under the request id"
-    return _answer("internal", detail, {"request_id": request_id}, [(b"content-type", PROBLEM)])
+    return _answer("internal", detail, {"request_id": request_id}, ((b"content-type", PROBLEM),))
 
 
 def _answer(code: str, detail: str, members: Mapping[str, object], headers: Headers) -> Answer:
@@ -80,7 +80,7 @@ def _answer(code: str, detail: str, members: Mapping[str, object], headers: Head
         "code": code,
         **members,
     }
-    return Answer(kind.status, headers, orjson.dumps(_exact(content)))
+    return Answer(kind.status, headers, (orjson.dumps(_exact(content)),))
 
 
 def _exact(value: object) -> object:

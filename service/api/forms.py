@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.api.body import read_body
 from service.api.digests import check_digests, digests_of
-from service.api.media import JSON, body_type
+from service.api.media import JSON, body_type, header_fields
 from service.errors import InvalidJson, InvalidRequest, RequestTooLarge, UnsupportedMediaType
 from service.manifest import describe
 
@@ -19,7 +19,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 async def read_form(request: Request, model: type[_Model], *, empty: bool = False) -> _Model:
     """The JSON body as `model`, nothing standing for {} if it may be `empty`; raises InvalidJson, InvalidRequest."""
-    if body_type(request.scope) != JSON:
+    if body_type(header_fields(request.scope["headers"])) != JSON:
         raise UnsupportedMediaType(f"the body must be {JSON}")
     body = await _read(request)
     check_digests(body, digests_of(request.scope))

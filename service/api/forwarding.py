@@ -66,7 +66,8 @@ class Forwarding:
         response = await self._transport().send(request)
         passed = [(name.lower(), value) for name, value in response.headers.raw]
         dropped = _OF_ONE_CONNECTION | {b"content-length", b"transfer-encoding", b"date", b"server"}
-        return Answer(response.status_code, [pair for pair in passed if pair[0] not in dropped], response.content)
+        kept = tuple(pair for pair in passed if pair[0] not in dropped)
+        return Answer(response.status_code, kept, (response.content,))
 
     def _transport(self) -> httpx.AsyncClient:
         """Made by the first request: connections belong to the event loop of the process that was forked."""

@@ -6,14 +6,15 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
+from service.api.admission import Admission
 from service.api.answer import Answer, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
 from service.api.errors import internal, problem
 from service.api.guard import PREFIX as ADMIN
-from service.api.lookup import Address, LookupEndpoint, address_of
+from service.api.lookup import Address, Head, LookupEndpoint, address_of
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
-from service.errors import OutOfVocabulary, ServiceError
+from service.errors import OutOfVocabulary, Overloaded, ServiceError
 from service.metrics import Counters
 from service.registry import TableRegistry
 
@@ -31,6 +32,21 @@ class Lookups:
     multi: MultiLookupEndpoint
     registry: TableRegistry
     counters: Counters
+    admission: Admission
+
+    async def serve(self, address: Address, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, or refuses it where too many are in flight."""
+        try:
+            await self.admission.enter()
+        except Overloaded as error:
+            await send_answer(send, self._counted(address, problem(error)))
+            return
+        try:
+            await send_answer(send, await self.answer(address, scope, receive))
+        except ClientDisconnected:
+            return
+        finally:
+            self.admission.leave()
 
     async def answer(self, address: Address, scope: Scope, receive: Receive) -> Answer:
         """An answer for every request; raises only ClientDisconnected."""
@@ -39,20 +55,34 @@ class Lookups:
                 answer = await self.multi.answer(scope, receive)
             else:
                 answer = await self.single.answer(address, scope, receive)
-        except ServiceError as error:
-            answer = self._problem(error)
-        except ItemError as error:
-            answer = self._problem(error.error, {"lookup": error.index})
         except ClientDisconnected:
             raise
         except Exception as error:  # noqa: BLE001  (the last line: a fault of ours must not be a lost connection)
-            answer = internal(error)
+            answer = self._problem(error)
+        return self._counted(address, answer)
+
+    def answer_now(self, head: Head, body: bytes) -> Answer | None:
+        """The same for a body that is there already; None where the answer takes turns of the event loop."""
+        try:
+            answer = self.single.answer_now(head, body)
+            if answer is None:
+                return None
+        except Exception as error:  # noqa: BLE001  (as above)
+            answer = self._problem(error)
+        return self._counted(head.address, answer)
+
+    def _counted(self, address: Address, answer: Answer) -> Answer:
         endpoint = "multi_lookup" if address is MULTI else "lookup"
         table = address.table if address.table in self.registry.entries else ""  # bounds the metrics' memory
         self.counters.add("embedding_requests", (table, endpoint, str(answer.status)))
         return answer
 
-    def _problem(self, error: ServiceError, extra: Mapping[str, object] | None = None) -> Answer:
+    def _problem(self, error: Exception) -> Answer:
+        if isinstance(error, ItemError):
+            return self._refusal(error.error, {"lookup": error.index})
+        return self._refusal(error) if isinstance(error, ServiceError) else internal(error)
+
+    def _refusal(self, error: ServiceError, extra: Mapping[str, object] | None = None) -> Answer:
         if isinstance(error, OutOfVocabulary):
             self.counters.add("embedding_oov_requests", (error.table.name,))
         return problem(error, extra)
@@ -67,7 +97,7 @@ class Front:
     """The ASGI application that a server runs: lookups here, the admin API in `admin`, the rest in `behind`."""
 
     def __init__(self, lookups: Lookups, behind: ASGIApp, admin: ASGIApp) -> None:
-        self._lookups = lookups
+        self.lookups = lookups
         self._behind = behind
         self._admin = admin
 
@@ -77,8 +107,4 @@ class Front:
             admin = scope["type"] == "http" and scope["path"].startswith(ADMIN)
             await (self._admin if admin else self._behind)(scope, receive, send)
             return
-        try:
-            answer = await self._lookups.answer(address, scope, receive)
-        except ClientDisconnected:
-            return
-        await send_answer(send, answer)
+        await self.lookups.serve(address, scope, receive, send)

@@ -131,7 +131,7 @@ def _mask(value: object, layout: Layout, limits: Limits) -> MaskArray:
     flat = _like_ids(value, layout, "mask", limits)
     if set(map(type, flat)) - {bool, int} or set(flat) - {0, 1}:
         wrong = next(i for i, m in enumerate(flat) if type(m) not in (bool, int) or m not in (0, 1))
-        where = place("mask", layout.index(wrong))
+        where = place("mask", layout.place(wrong))
         raise InvalidRequest(f"{where} must be true, false, 1 or 0", field=where)
     return np.array(flat, dtype=np.bool_)
 
@@ -159,7 +159,7 @@ def check_weights(weights: WeightArray, layout: Layout) -> None:
     """Raises InvalidRequest that names the first weight which is negative or not finite."""
     right = np.isfinite(weights) & (weights >= 0)
     if not right.all():
-        where = place("weights", layout.index(int(np.argmin(right))))
+        where = place("weights", layout.place(int(np.argmin(right))))
         raise InvalidRequest(f"{where} must be finite and not negative", field=where)
 
 
@@ -180,5 +180,5 @@ def _describe(layout: Layout) -> str:
 
 def _not_all(flat: list[Any], layout: Layout, name: str, wanted: str, kinds: tuple[type, ...]) -> InvalidRequest:
     position = next(i for i, element in enumerate(flat) if type(element) not in kinds)
-    where = place(name, layout.index(position))
+    where = place(name, layout.place(position))
     return InvalidRequest(f"{where} must be {wanted}, not {json_type(flat[position])}", field=where)

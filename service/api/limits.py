@@ -21,7 +21,8 @@ class Limits:
     def check_ids(self, layout: Layout) -> None:
         """Raises RequestTooLarge for more ids, or more sequences, than a request may have."""
         self.check_count("ids", layout.total)
-        self.check_count("sequences", layout.rows)
+        if len(layout.shape) > 1:
+            self.check_count("sequences", layout.rows)
 
     def check_count(self, what: str, found: int) -> None:
         """Raises RequestTooLarge for more of something than a request may have ids."""

@@ -2,22 +2,22 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.api.answer import Answer, Receive, Scope
-from service.api.binary_body import DECODERS, Decoded, read_query, reject_query
-from service.api.body import read_body
-from service.api.encodings import ENCODERS, check_answer_size
+from service.api.binary_body import DECODERS, Query, read_query, reject_query
+from service.api.body import check_body, read_body
 from service.api.json_body import JsonBody, read_lookup
 from service.api.limits import Limits
-from service.api.media import JSON, answer_type, body_type
+from service.api.media import JSON, Fields, answer_type, body_type, header_fields
+from service.api.question import Question, answer_at_once, answer_in_turns
+from service.api.sizes import check_size
 from service.errors import MethodNotAllowed, VersionNotFound
 from service.metrics import Counters
 from service.opened import OpenedVersions, Target
 from service.registry import TableRegistry
 from service.store import parse_version
 from service.table import EmbeddingTable
-from service.types import LookupResult, TableVersion
 
 PATH: Final = re.compile(r"/v1/tables/([^/]+)(?:/(versions|labels)/([^/]+))?/lookup")
 
@@ -55,6 +55,25 @@ def address_of(path: str) -> Address | None:
     return None if match is None else Address(*match.groups())
 
 
+class Head(NamedTuple):
+    """What a request says before its body: which table, the type of its body and of the answer, and its query."""
+
+    address: Address
+    media: str
+    accepted: str
+    query: Query
+
+
+def read_head(address: Address, fields: Fields, query_string: bytes) -> Head:
+    """Raises NotAcceptable, UnsupportedMediaType, and InvalidRequest that names a wrong query parameter."""
+    accepted = answer_type(fields.accept)
+    media = body_type(fields)
+    if media == JSON:
+        reject_query(query_string, "is not taken with a JSON body, which has fields")
+        return Head(address, media, accepted, Query({}))
+    return Head(address, media, accepted, read_query(query_string, media))
+
+
 class LookupEndpoint:
     """Answers lookups in one table. Raises ServiceError; turning that into an answer is the caller's."""
 
@@ -69,35 +88,40 @@ class LookupEndpoint:
         if scope["method"] != "POST":
             raise MethodNotAllowed(scope["method"], ("POST",))
         self._registry.entry(address.table)  # whoever names no table of ours need not send a body
-        accepted = answer_type(scope)
-        media = body_type(scope)
+        head = read_head(address, header_fields(scope["headers"]), scope["query_string"])
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         # Only now, so that a slow body does not hold on to a version that is being replaced.
         table = self._registry.get(address.table) if address.kind is None else await self._named(address)
-        request, scalars = self._decode(media, body, scope["query_string"])
-        check_answer_size(table, request, accepted, scalars, self._limits)
-        result = table.lookup(request)
-        self._counters.add("embedding_ids", (address.table,), request.batch.layout.total)
-        encoded = ENCODERS[accepted](result, table.identity, scalars.encoding, self._limits)
-        return Answer(200, _headers(accepted, result, table.identity), encoded)
+        question = self._question(table, head, body)
+        large = question.is_large()
+        answer = await answer_in_turns(question, self._limits) if large else answer_at_once(question, self._limits)
+        self._count(question)
+        return answer
+
+    def answer_now(self, head: Head, body: bytes) -> Answer | None:
+        """The same for a body that is there already, without a turn of the event loop; None where that takes one."""
+        if head.address.kind is not None:
+            return None
+        check_body(body, self._limits.max_body_bytes)
+        question = self._question(self._registry.get(head.address.table), head, body)
+        if question.is_large():
+            return None
+        answer = answer_at_once(question, self._limits)
+        self._count(question)
+        return answer
 
     async def _named(self, address: Address) -> EmbeddingTable:
         target = address.target()
         return (await self._opened.resolve([target], self._registry.entries))[target]
 
-    def _decode(self, media: str, body: bytes, query_string: bytes) -> Decoded:
-        if media == JSON:
-            reject_query(query_string, "is not taken with a JSON body, which has fields")
-            return read_lookup(JsonBody(body), self._limits)
-        return DECODERS[media](body, read_query(query_string, media), self._limits)
+    def _question(self, table: EmbeddingTable, head: Head, body: bytes) -> Question:
+        limits = self._limits
+        if head.media == JSON:
+            request, scalars = read_lookup(JsonBody(body), limits)
+        else:
+            request, scalars = DECODERS[head.media](body, head.query, limits)
+        numbers, _ = check_size(table, request, head.accepted, scalars, limits)
+        return Question(table, request, scalars, head.accepted, numbers)
 
-
-def _headers(media: str, result: LookupResult, table: TableVersion) -> list[tuple[bytes, bytes]]:
-    vectors = result.vectors
-    return [
-        (b"content-type", media.encode()),
-        (b"embedding-table", table.name.encode()),
-        (b"embedding-version", b"%d" % table.version),
-        (b"embedding-shape", ",".join(map(str, vectors.shape)).encode()),
-        (b"embedding-dtype", vectors.dtype.name.encode()),
-    ]
+    def _count(self, question: Question) -> None:
+        self._counters.add("embedding_ids", (question.table.identity.name,), question.request.batch.layout.total)

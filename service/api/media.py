@@ -1,7 +1,8 @@
 """Media types: what a body is, and what a client accepts (RFC 9110 sections 8.3 and 12.5.1)."""
 
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.api.answer import Scope
 from service.errors import NotAcceptable, UnsupportedMediaType
@@ -18,20 +19,42 @@ _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 _IDENTITY: Final = frozenset({b"", b"identity"})
 
 
+class Fields(NamedTuple):
+    """The header fields that lookups read; None for one that was not sent."""
+
+    content_type: bytes | None = None
+    content_length: bytes | None = None
+    content_encoding: bytes | None = None
+    accept: bytes | None = None
+
+
+_READ: Final = {b"content-type": 0, b"content-length": 1, b"content-encoding": 2, b"accept": 3}
+
+
+def header_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """All of them in one pass: the first of each name; several Accept headers are one list."""
+    found: list[bytes | None] = [None, None, None, None]
+    for name, value in headers:
+        index = _READ.get(name)
+        if index is not None:
+            before = found[index]
+            if before is None:
+                found[index] = value
+            elif index == 3:
+                found[index] = before + b"," + value
+    return Fields(*found)
+
+
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of this (lower-case) name; several Accept headers are one list."""
-    values = [value for key, value in scope["headers"] if key == name]
-    if not values:
-        return None
-    return b",".join(values) if name == b"accept" else bytes(values[0])
+    """The first header of this (lower-case) name."""
+    return next((bytes(value) for key, value in scope["headers"] if key == name), None)
 
 
-def body_type(scope: Scope) -> str:
+def body_type(fields: Fields) -> str:
     """The media type of the body: JSON where none is said; raises UnsupportedMediaType."""
-    coding = header(scope, b"content-encoding")
+    coding, content_type = fields.content_encoding, fields.content_type
     if coding is not None and coding.strip().lower() not in _IDENTITY:
         raise UnsupportedMediaType(f"Content-Encoding {coding.decode('latin-1')!r} is not supported")
-    content_type = header(scope, b"content-type")
     if content_type is None:
         return JSON
     if len(content_type) > _LONGEST_HEADER:
@@ -52,9 +75,8 @@ def _body_type(content_type: bytes) -> str:
     return media
 
 
-def answer_type(scope: Scope, offered: tuple[str, ...] = OFFERED) -> str:
-    """The media type to answer in; raises NotAcceptable if `Accept` leaves none of `offered`."""
-    accept = header(scope, b"accept")
+def answer_type(accept: bytes | None, offered: tuple[str, ...] = OFFERED) -> str:
+    """The media type to answer in; raises NotAcceptable if `accept` leaves none of `offered`."""
     if accept is None:
         return offered[0]
     if len(accept) > _LONGEST_HEADER:

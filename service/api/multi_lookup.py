@@ -1,20 +1,21 @@
 """`POST /v1/lookup`: several lookups in one request, all from one snapshot, all or none."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from service.api.answer import Answer, Receive, Scope
+from service.api.answer import Answer, Receive, Scope, Stream
 from service.api.binary_body import reject_query
 from service.api.body import read_body
-from service.api.encodings import check_answer_size, write_json
 from service.api.json_body import JsonBody, LongInteger, as_object, read_fields
 from service.api.json_text import JsonText
 from service.api.limits import Limits
 from service.api.lookup import version_of
-from service.api.media import JSON, answer_type, body_type
+from service.api.media import JSON, answer_type, body_type, header_fields
 from service.api.nested import json_type
 from service.api.options import SCALAR_FIELDS, Scalars
+from service.api.question import Question, write_object
+from service.api.sizes import check_size
+from service.api.turns import Turns
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, TableNotFound, UnsupportedMediaType
 from service.metrics import Counters
 from service.opened import OpenedVersions, Target
@@ -24,7 +25,6 @@ from service.types import LookupRequest
 
 PATH: Final = "/v1/lookup"
 _TARGET_FIELDS: Final = frozenset({"table", "version", "label"})
-_TURN: Final = 32  # lookups between two turns of the event loop
 _T = TypeVar("_T")
 _ITEM_FIELDS: Final = SCALAR_FIELDS | _TARGET_FIELDS | {"ids", "tokens", "mask", "weights"}
 
@@ -51,8 +51,9 @@ class MultiLookupEndpoint:
         """The results in the order of the lookups."""
         if scope["method"] != "POST":
             raise MethodNotAllowed(scope["method"], ("POST",))
-        answer_type(scope, (JSON,))
-        if (media := body_type(scope)) != JSON:
+        fields = header_fields(scope["headers"])
+        answer_type(fields.accept, (JSON,))
+        if (media := body_type(fields)) != JSON:
             raise UnsupportedMediaType(f"several lookups are taken as {JSON} only, not as {media}")
         body = JsonBody(await read_body(scope, receive, self._limits.max_body_bytes))
         reject_query(scope["query_string"], "is not taken with a JSON body, which has fields")
@@ -82,34 +83,31 @@ class MultiLookupEndpoint:
     async def _answer(self, items: list[Any], body: JsonBody, tables: list[EmbeddingTable]) -> Answer:
         """The tables are taken: whatever happens between two lookups, they are of one snapshot."""
         ids = size = 0
-        requests: list[tuple[LookupRequest, Scalars]] = []
+        turns = Turns()
+        questions: list[Question] = []
         for index, (item, table) in enumerate(zip(items, tables, strict=True)):
             request, scalars = _in_item(index, self._request, index, item, body)
             ids += request.batch.layout.total
             _in_item(index, self._limits.check_count, "ids", ids)
-            size = _in_item(index, check_answer_size, table, request, JSON, scalars, self._limits, size)
-            requests.append((request, scalars))
-            await _give_way(index)
+            numbers, size = _in_item(index, check_size, table, request, JSON, scalars, self._limits, size)
+            questions.append(Question(table, request, scalars, JSON, numbers))
+            await turns.end()
         text = JsonText(self._limits)
-        text.write(b'{"results":[')
-        for index, ((request, scalars), table) in enumerate(zip(requests, tables, strict=True)):
-            result = _in_item(index, table.lookup, request)
-            text.write(b"," if index else b"")
-            _in_item(index, write_json, text, result, table.identity, scalars.encoding)
-            await _give_way(index)
-        text.write(b"]}")
-        for (request, _), table in zip(requests, tables, strict=True):
-            self._counters.add("embedding_ids", (table.identity.name,), request.batch.layout.total)
-        return Answer(200, [(b"content-type", JSON.encode())], text.joined())
+        text.write([b'{"results":['])
+        for index, question in enumerate(questions):
+            text.write([b","] if index else [])
+            try:
+                await write_object(text, question, self._limits)
+            except ServiceError as error:
+                raise ItemError(index, error) from error
+        text.write([b"]}"])
+        for question in questions:
+            self._counters.add("embedding_ids", (question.table.identity.name,), question.request.batch.layout.total)
+        return Answer(200, ((b"content-type", JSON.encode()),), Stream(text.size, iter(text.pieces)))
 
     def _request(self, index: int, item: dict[str, Any], body: JsonBody) -> tuple[LookupRequest, Scalars]:
         fields = {name: value for name, value in item.items() if name not in _TARGET_FIELDS}
         return read_fields(fields, lambda: body.exact["lookups"][index], self._limits)
-
-
-async def _give_way(index: int) -> None:
-    if index % _TURN == _TURN - 1:
-        await asyncio.sleep(0)
 
 
 def _target(index: int, body: JsonBody, entries: Mapping[str, Entry]) -> Target:

@@ -45,7 +45,7 @@ def _check_equal(lengths: Sequence[int], shape: tuple[int, ...], name: str) -> N
     if min(lengths) == max(lengths):
         return
     position = next(i for i, length in enumerate(lengths) if length != lengths[0])
-    where = place(name, Layout(shape[:-1]).index(position))
+    where = place(name, Layout(shape[:-1]).place(position))
     raise InvalidRequest(
         f"{where} has {lengths[position]} elements where its neighbours have {lengths[0]}; "
         "only the last axis of a two-dimensional batch may be ragged",
@@ -56,7 +56,7 @@ def _check_equal(lengths: Sequence[int], shape: tuple[int, ...], name: str) -> N
 def _mixed(level: list[Any], shape: tuple[int, ...], lengths: Sequence[int], name: str) -> InvalidRequest:
     position = next(i for i, element in enumerate(level) if not isinstance(element, list))
     layout = Layout.ragged(lengths) if len(shape) == 2 else Layout(shape)
-    where = place(name, layout.index(position))
+    where = place(name, layout.place(position))
     return InvalidRequest(f"{where} is {json_type(level[position])} among arrays", field=where)
 
 

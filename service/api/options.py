@@ -76,6 +76,8 @@ def read_scalars(given: Mapping[str, object], weighted: bool) -> Scalars:
     if not values and not weighted:
         return DEFAULT_SCALARS
     encoding = values.pop("encoding", "float")
+    if not values and not weighted:
+        return Scalars(encoding=encoding)
     options = LookupOptions(**values)
     _check_together(options, weighted)
     return Scalars(DEFAULT_OPTIONS if options == DEFAULT_OPTIONS else options, encoding)

@@ -52,11 +52,11 @@ async def _serve(settings: Settings, behind: ASGIApp, sockets: Sockets, channel:
 
 
 def _servers(settings: Settings, behind: ASGIApp, sockets: Sockets, steward: Steward) -> _Servers:
-    drain = settings.drain_seconds
+    patience = (settings.drain_seconds, settings.client_seconds)
     remote = [listener for listener in (sockets.forwarded, sockets.admin) if listener is not None]
-    servers = [(ChildServer(Guard(behind, steward, Tokens.of(settings)), drain), remote)]
+    servers = [(ChildServer(Guard(behind, steward, Tokens.of(settings)), *patience), remote)]
     if sockets.control is not None:
-        servers.append((ChildServer(Guard(behind, steward, local_user), drain), [sockets.control]))
+        servers.append((ChildServer(Guard(behind, steward, local_user), *patience), [sockets.control]))
     return servers
 
 

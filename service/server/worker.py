@@ -17,9 +17,11 @@ from service.api.forwarding import Forwarding
 from service.api.guard import closed
 from service.metrics import Counters, SharedCounters
 from service.registry import TableRegistry
+from service.server.allocator import keep_freed_memory
 from service.server.control import Channel, Message
 from service.server.participant import Participant
 from service.server.serving import ChildServer
+from service.server.wire import Wire
 from service.settings import Settings
 from service.store import TableStore
 from service.watcher import StoreWatcher
@@ -50,6 +52,7 @@ def prepare(settings: Settings, admin_at: str) -> Prepared:
         backend=settings.backend,
         poll_seconds=settings.poll_seconds,
         keep_loaded=settings.keep_loaded,
+        text_bytes=settings.json_cache_bytes,
     )
     counters = Counters(SharedCounters(settings.workers), 0)
     forwarding = _forwarding(settings, admin_at) if settings.admin_port is None else closed
@@ -67,6 +70,7 @@ def run_worker(prepared: Prepared, number: int, listener: socket.socket, channel
     """Serves until SIGTERM, or until the supervisor is gone."""
     prepared.counters.move_to(number)
     sys.setswitchinterval(_TURN)
+    keep_freed_memory()
     # Ctrl-C reaches the whole process group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -74,8 +78,14 @@ def run_worker(prepared: Prepared, number: int, listener: socket.socket, channel
 
 
 async def _serve(prepared: Prepared, number: int, listener: socket.socket, channel: Channel) -> None:
-    drain = prepared.settings.drain_seconds
-    server = ChildServer(prepared.service.front, drain, on_started=lambda: channel.send(Message("ready")))
+    settings = prepared.settings
+    server = ChildServer(
+        prepared.service.front,
+        settings.drain_seconds,
+        settings.client_seconds,
+        on_started=lambda: channel.send(Message("ready")),
+        protocol=Wire,
+    )
     participant = Participant(prepared.watcher, number, channel, give_up=lambda: signal.raise_signal(signal.SIGKILL))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, server.stop)

@@ -1,0 +1,168 @@
+"""A lookup that has been read, and its answer: at once, or in pieces between which others have their turns."""
+
+import asyncio
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from service.api.answer import Answer, Buffer, Headers, Stream
+from service.api.encodings import ENCODERS, json_pieces, mask_and_end, object_head, octets
+from service.api.json_text import PIECE, JsonText, rows_text
+from service.api.limits import Limits
+from service.api.media import JSON, OCTETS
+from service.api.options import Scalars
+from service.api.row_encodings import RowBody, binary_body, text_body
+from service.api.turns import Turns
+from service.rowtexts import RowTexts
+from service.table import EmbeddingTable
+from service.types import LookupRequest, LookupResult, Selection
+
+_AT_ONCE: Final = 1 << 15
+"""Numbers of an answer that is made without a turn of the event loop: 128 KB of float32."""
+
+
+class Question(NamedTuple):
+    """In which table, what, and in which media type it is answered; `numbers` are those of the answer."""
+
+    table: EmbeddingTable
+    request: LookupRequest
+    scalars: Scalars
+    media: str
+    numbers: int
+
+    def is_text(self) -> bool:
+        """Whether numbers are written as text."""
+        return self.media == JSON and self.scalars.encoding == "float"
+
+    def is_large(self) -> bool:
+        """Whether the answer takes so long that others should have their turns meanwhile."""
+        most = PIECE if self.is_text() else _AT_ONCE
+        return self.numbers > most or self.request.batch.layout.total * self.table.embedding_dim > most
+
+
+def answer_at_once(question: Question, limits: Limits) -> Answer:
+    """The answer to a question that is not large; raises what `EmbeddingTable.lookup` raises, RequestTooLarge."""
+    table, media = question.table, question.media
+    selection = table.select(question.request)
+    if selection is None:
+        return _encoded(question, table.lookup(question.request), limits)
+    if media == OCTETS:
+        return Answer(200, _selected_headers(question, selection), (octets(table.rows(selection)),))
+    body = _body_at_once(question, selection)
+    if body is None:
+        return _encoded(question, table.result(selection), limits)
+    limits.check_answer(body.length)
+    return Answer(200, _selected_headers(question, selection), body.whole())
+
+
+async def answer_in_turns(question: Question, limits: Limits) -> Answer:
+    """The answer to a large question; the same as at once, made of pieces."""
+    selection = question.table.select(question.request)
+    if selection is not None:
+        body = await _body_in_turns(question, selection, limits)
+        if body is not None:
+            limits.check_answer(body.length)
+            return Answer(200, _selected_headers(question, selection), body.stream())
+        if question.media == JSON:
+            text = JsonText(limits)
+            await text.write_in_turns(_selected_pieces(question, selection))
+            return Answer(200, _selected_headers(question, selection), Stream(text.size, iter(text.pieces)))
+    # Off the loop: numpy lets go of the interpreter while it works.
+    result = await asyncio.to_thread(question.table.lookup, question.request)
+    text = JsonText(limits)
+    await text.write_in_turns(ENCODERS[question.media](result, question.table.identity, question.scalars.encoding))
+    return Answer(200, _headers_of(question, result), Stream(text.size, iter(text.pieces)))
+
+
+async def write_object(text: JsonText, question: Question, limits: Limits) -> None:
+    """Writes the answer as a JSON object among others; raises what `answer_at_once` raises."""
+    table, request = question.table, question.request
+    selection = table.select(request)
+    if selection is None:
+        large = question.is_large()
+        result = await asyncio.to_thread(table.lookup, request) if large else table.lookup(request)
+        await text.write_in_turns(json_pieces(result, table.identity, question.scalars.encoding))
+        return
+    body = await _body_in_turns(question, selection, limits)
+    await text.write_in_turns(_selected_pieces(question, selection) if body is None else body.stream().pieces)
+
+
+def _body_at_once(question: Question, selection: Selection) -> RowBody | None:
+    """The body of an answer made of rows as they are stored; None where it has to be made of the vectors."""
+    table = question.table
+    if not question.is_text():
+        return binary_body(table, selection, question.media, question.scalars.encoding)
+    if table.texts is None or len(selection.ids) == 0:
+        return None
+    return text_body(table, selection, *_texts(table.texts, selection))
+
+
+async def _body_in_turns(question: Question, selection: Selection, limits: Limits) -> RowBody | None:
+    """The same, while others have their turns; raises RequestTooLarge."""
+    table = question.table
+    if not question.is_text() or table.texts is None or len(selection.ids) == 0:
+        return _body_at_once(question, selection)
+    texts: list[bytes] = []
+    total = 0
+    step = max(1, PIECE // table.embedding_dim)
+    turns = Turns()
+    for first in range(0, len(selection.ids), step):
+        more, size = _texts(table.texts, selection.part(first, min(first + step, len(selection.ids))))
+        texts += more
+        total += size
+        limits.check_answer(total)
+        await turns.end()
+    return text_body(table, selection, texts, total)
+
+
+def _texts(texts: RowTexts, selection: Selection) -> tuple[list[bytes], int]:
+    """The texts of all positions, and their bytes in all."""
+    found, size = texts.of(selection.ids)
+    if selection.blank is not None:
+        for position in np.flatnonzero(selection.blank).tolist():
+            size += len(texts.blank) - len(found[position])
+            found[position] = texts.blank
+    return found, size
+
+
+def _selected_pieces(question: Question, selection: Selection) -> Iterator[Buffer]:
+    """JSON without kept texts, of rows that are gathered as they are written."""
+    table, shape = question.table, selection.shape
+    if question.scalars.encoding != "float" or len(selection.ids) == 0:
+        yield from json_pieces(table.result(selection), table.identity, question.scalars.encoding)
+        return
+    yield object_head(table.identity.name, table.identity.version, (*shape, table.embedding_dim), "float32")
+    yield from rows_text(lambda first, end: table.rows(selection.part(first, end)), shape, table.embedding_dim)
+    yield mask_and_end(selection)
+
+
+def _encoded(question: Question, result: LookupResult, limits: Limits) -> Answer:
+    if question.media == OCTETS:
+        return Answer(200, _headers_of(question, result), (octets(result.vectors),))
+    text = JsonText(limits)
+    text.write(ENCODERS[question.media](result, question.table.identity, question.scalars.encoding))
+    return Answer(200, _headers_of(question, result), tuple(text.pieces))
+
+
+def _selected_headers(question: Question, selection: Selection) -> Headers:
+    identity = question.table.identity
+    shape = (*selection.shape, question.table.embedding_dim)
+    return _headers(question.media, identity.name, identity.version, shape, "float32")
+
+
+def _headers_of(question: Question, result: LookupResult) -> Headers:
+    identity, vectors = question.table.identity, result.vectors
+    return _headers(question.media, identity.name, identity.version, vectors.shape, result.dtype)
+
+
+@lru_cache(maxsize=512)
+def _headers(media: str, table: str, version: int, shape: tuple[int, ...], dtype: str) -> Headers:
+    return (
+        (b"content-type", media.encode()),
+        (b"embedding-table", table.encode()),
+        (b"embedding-version", b"%d" % version),
+        (b"embedding-shape", ",".join(map(str, shape)).encode()),
+        (b"embedding-dtype", dtype.encode()),
+    )
