@@ -47,20 +47,25 @@ class Counters:
     def move_to(self, worker: int) -> None:
         """Counts in the region of this worker from now on: what a process does once it has been forked."""
         self._region = self.shared.region(worker)
-        self._values = self._region.cast("d")
+        self.values = self._region.cast("d")
+        """What has been counted, by `index`."""
         self._at: dict[tuple[str, tuple[str, ...]], int] = {}
         self._slots = {key: slot for slot, (key, _) in enumerate(_records(self._region))}
 
     def add(self, counter: str, labels: tuple[str, ...], amount: float = 1.0) -> None:
         """Adds to one series. `labels` are the values for the counter's label names, in their order."""
         at = self._at.get((counter, labels))
-        if at is None:
-            at = self._at[counter, labels] = self._slot_of("\t".join((counter, *labels))) * (_RECORD // 8)
-        self._values[at] += amount
+        self.values[self.index(counter, labels) if at is None else at] += amount
 
-    def _slot_of(self, key: str) -> int:
-        slot = self._slots.get(key)
-        return self._new_slot(key) if slot is None else slot
+    def index(self, counter: str, labels: tuple[str, ...]) -> int:
+        """Where in `values` this series is counted."""
+        at = self._at.get((counter, labels))
+        if at is None:
+            key = "\t".join((counter, *labels))
+            slot = self._slots.get(key)
+            slot = self._new_slot(key) if slot is None else slot
+            at = self._at[counter, labels] = slot * (_RECORD // 8)
+        return at
 
     def _new_slot(self, key: str) -> int:
         slot = len(self._slots)

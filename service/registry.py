@@ -21,7 +21,7 @@ class TableState(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoadedTable:
     """A version in memory with what its manifest says and the name of the backend that holds it.
 

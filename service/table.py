@@ -28,6 +28,10 @@ from service.types import (
 from service.vocabulary import Vocabulary
 
 _UNSIGNED: Final = np.dtype(np.uint64)
+_LARGEST: Final[dict[type, float]] = {
+    np.float32: float(np.finfo(np.float32).max),
+    np.float16: float(np.finfo(np.float16).max),
+}
 _Narrow = TypeVar("_Narrow", bound=np.floating[Any])
 
 
@@ -86,7 +90,7 @@ class EmbeddingTable:
         batch, options = request.batch, request.options
         if options is DEFAULT_OPTIONS and request.mask is None and isinstance(batch, IdBatch):
             layout = batch.layout
-            if layout.ragged_lengths is None and self._has_all(batch.values):
+            if layout.ragged_lengths is None and self.has_all(batch.values):
                 return Selection(batch.values, layout.shape, None, self.padding_id)
         if not _keeps_rows(options):
             return None
@@ -116,7 +120,8 @@ class EmbeddingTable:
         shape = cells.layout.shape
         return LookupResult(_finish(rows, shape, options), mask.reshape(shape))
 
-    def _has_all(self, ids: IdArray) -> bool:
+    def has_all(self, ids: IdArray) -> bool:
+        """Whether all of these are ids of the table."""
         # A negative id is a huge one when read as unsigned: one pass checks both ends, and argmax is the fastest.
         unsigned = ids.view(_UNSIGNED)
         return len(ids) == 0 or unsigned.item(unsigned.argmax()) < self.num_embeddings
@@ -135,7 +140,7 @@ class EmbeddingTable:
             raise NoUnknownRow(f"on_oov 'unk' needs an unknown row, and {self.identity} has no unk_id", self.identity)
         explicit = request.mask
         mask = explicit if explicit is not None or self.padding_id is None else self._derived_mask(ids)
-        if self._has_all(ids):
+        if self.has_all(ids):
             return Cells(request.batch.layout, ids, mask, None, request.weights)
         known = ids.view(np.uint64) < self.num_embeddings
         if rule == "error":
@@ -201,6 +206,8 @@ def _narrowed(values: NDArray[np.floating[Any]], dtype: type[_Narrow]) -> NDArra
     """`values` as `dtype`; raises NotRepresentable where a finite value would become infinite."""
     if values.dtype == dtype:
         return cast("NDArray[_Narrow]", values)
+    if values.size and np.maximum.reduce(np.abs(values), axis=None) <= _LARGEST[dtype]:
+        return values.astype(dtype)
     with np.errstate(over="ignore"):
         narrow = values.astype(dtype)
     _check_finite(narrow)

@@ -8,6 +8,8 @@ from starlette.types import Receive as _Receive
 from starlette.types import Scope as _Scope
 from starlette.types import Send as _Send
 
+from service.api.turns import Turns
+
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -47,8 +49,10 @@ async def send_answer(send: Send, answer: Answer) -> None:
         body = answer.body[0] if len(answer.body) == 1 else b"".join(answer.body)
         await send({"type": "http.response.body", "body": body})
         return
+    turns = Turns()
     for piece in answer.body.pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await turns.end()
     await send({"type": "http.response.body"})
 
 

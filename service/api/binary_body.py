@@ -39,6 +39,10 @@ class Query(NamedTuple):
     shape: tuple[int, ...] | None = None
     unweighted: Scalars = DEFAULT_SCALARS
 
+    def is_int64(self) -> bool:
+        """Whether raw ids lie in the body as the table takes them."""
+        return self.raw_dtype is _INT64
+
 
 Decoded: TypeAlias = tuple[LookupRequest, Scalars]
 Decoder: TypeAlias = Callable[[bytes, Query, Limits], Decoded]

@@ -7,13 +7,15 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from service.api.admission import Admission
-from service.api.answer import Answer, Receive, Scope, Send, send_answer
+from service.api.answer import Answer, Buffer, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
 from service.api.errors import internal, problem
 from service.api.guard import PREFIX as ADMIN
 from service.api.lookup import Address, Head, LookupEndpoint, address_of
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
+from service.api.prepared import Prepared
+from service.api.question import Question
 from service.errors import OutOfVocabulary, Overloaded, ServiceError
 from service.metrics import Counters
 from service.registry import TableRegistry
@@ -61,15 +63,31 @@ class Lookups:
             answer = self._problem(error)
         return self._counted(address, answer)
 
-    def answer_now(self, head: Head, body: bytes) -> Answer | None:
-        """The same for a body that is there already; None where the answer takes turns of the event loop."""
+    def answer_now(self, head: Head, body: bytes) -> tuple[Answer, Prepared | None] | Question:
+        """The same for a body that is there already; a question that takes turns of the event loop comes back."""
         try:
-            answer = self.single.answer_now(head, body)
-            if answer is None:
-                return None
+            found = self.single.answer_now(head, body)
+            if isinstance(found, Question):
+                return found
+        except Exception as error:  # noqa: BLE001  (as above)
+            found = self._problem(error), None
+        self._counted(head.address, found[0])
+        return found
+
+    async def answer_in_turns(self, address: Address, question: Question) -> Answer:
+        """The answer to a question that came back."""
+        try:
+            answer = await self.single.answer_in_turns(question)
         except Exception as error:  # noqa: BLE001  (as above)
             answer = self._problem(error)
-        return self._counted(head.address, answer)
+        return self._counted(address, answer)
+
+    def vectors_now(self, prepared: Prepared, packet: bytes, start: int) -> Buffer | None:
+        """The vectors that a prepared lookup answers; None where `answer_now` has to be asked."""
+        try:
+            return self.single.vectors_now(prepared, packet, start)
+        except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
+            return None
 
     def _counted(self, address: Address, answer: Answer) -> Answer:
         endpoint = "multi_lookup" if address is MULTI else "lookup"

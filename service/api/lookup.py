@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from service.api.answer import Answer, Receive, Scope
+from service.api.answer import Answer, Buffer, Receive, Scope
 from service.api.binary_body import DECODERS, Query, read_query, reject_query
 from service.api.body import check_body, read_body
-from service.api.json_body import JsonBody, read_lookup
+from service.api.json_body import read_lookup
 from service.api.limits import Limits
-from service.api.media import JSON, Fields, answer_type, body_type, header_fields
+from service.api.media import JSON, NPY, OCTETS, Fields, answer_type, body_type, header_fields
+from service.api.prepared import Prepared, prepare, vectors_now
 from service.api.question import Question, answer_at_once, answer_in_turns
 from service.api.sizes import check_size
 from service.errors import MethodNotAllowed, VersionNotFound
@@ -19,6 +20,7 @@ from service.registry import TableRegistry
 from service.store import parse_version
 from service.table import EmbeddingTable
 
+_AS_BYTES: Final = frozenset({OCTETS, NPY})
 PATH: Final = re.compile(r"/v1/tables/([^/]+)(?:/(versions|labels)/([^/]+))?/lookup")
 
 
@@ -93,22 +95,37 @@ class LookupEndpoint:
         # Only now, so that a slow body does not hold on to a version that is being replaced.
         table = self._registry.get(address.table) if address.kind is None else await self._named(address)
         question = self._question(table, head, body)
-        large = question.is_large()
-        answer = await answer_in_turns(question, self._limits) if large else answer_at_once(question, self._limits)
+        return await self.answer_in_turns(question) if question.is_large() else self._at_once(question)
+
+    async def answer_in_turns(self, question: Question) -> Answer:
+        """The answer to a large question."""
+        answer = await answer_in_turns(question, self._limits)
         self._count(question)
         return answer
 
-    def answer_now(self, head: Head, body: bytes) -> Answer | None:
-        """The same for a body that is there already, without a turn of the event loop; None where that takes one."""
-        if head.address.kind is not None:
-            return None
+    def answer_now(self, head: Head, body: bytes) -> tuple[Answer, Prepared | None] | Question:
+        """The same for a body that is there already, of a lookup in an active version; the question, if it is large.
+
+        With an answer comes what can be told of the next one to the same head.
+        """
         check_body(body, self._limits.max_body_bytes)
-        question = self._question(self._registry.get(head.address.table), head, body)
+        entry = self._registry.entry(head.address.table)
+        question = self._question(entry.table(), head, body)
         if question.is_large():
-            return None
+            return question
+        answer = self._at_once(question)
+        if entry.loaded is None or head.media != OCTETS or not head.query.is_int64() or head.accepted not in _AS_BYTES:
+            return answer, None
+        return answer, prepare(question, entry.loaded, self._counters)
+
+    def _at_once(self, question: Question) -> Answer:
         answer = answer_at_once(question, self._limits)
         self._count(question)
         return answer
+
+    def vectors_now(self, prepared: Prepared, packet: bytes, start: int) -> Buffer | None:
+        """The vectors of a prepared lookup; None where it has to be answered by `answer_now`."""
+        return vectors_now(prepared, self._registry, self._counters, packet, start)
 
     async def _named(self, address: Address) -> EmbeddingTable:
         target = address.target()
@@ -117,7 +134,7 @@ class LookupEndpoint:
     def _question(self, table: EmbeddingTable, head: Head, body: bytes) -> Question:
         limits = self._limits
         if head.media == JSON:
-            request, scalars = read_lookup(JsonBody(body), limits)
+            request, scalars = read_lookup(body, limits)
         else:
             request, scalars = DECODERS[head.media](body, head.query, limits)
         numbers, _ = check_size(table, request, head.accepted, scalars, limits)

@@ -11,8 +11,8 @@ from service.layout import Layout
 MAX_AXES: Final = 32
 
 
-def flatten(value: object, name: str, limits: Limits) -> tuple[list[Any], Layout]:
-    """The elements of `value` in order, and how they are arranged.
+def flatten(value: object, name: str, limits: Limits) -> tuple[list[Any], Layout, set[type]]:
+    """The elements of `value` in order, how they are arranged, and the types of elements there are.
 
     One sequence, a batch of sequences (which may be ragged), or deeper rectangular nesting of up to
     `MAX_AXES` axes; raises InvalidRequest that names the place otherwise. Elements are not checked.
@@ -35,10 +35,10 @@ def flatten(value: object, name: str, limits: Limits) -> tuple[list[Any], Layout
         level = list(chain.from_iterable(level))
         shape = (*shape, max(lengths))
     if len(shape) == 2:
-        return level, Layout.ragged(lengths)
+        return level, Layout.ragged(lengths), kinds
     if len(shape) > 2:
         _check_equal(lengths, shape, name)
-    return level, Layout(shape)
+    return level, Layout(shape), kinds
 
 
 def _check_equal(lengths: Sequence[int], shape: tuple[int, ...], name: str) -> None:

@@ -13,11 +13,11 @@ from service.api.json_text import PIECE, JsonText, rows_text
 from service.api.limits import Limits
 from service.api.media import JSON, OCTETS
 from service.api.options import Scalars
-from service.api.row_encodings import RowBody, binary_body, text_body
+from service.api.row_encodings import RowBody, binary_body, text_body, whole_base64, whole_text
 from service.api.turns import Turns
 from service.rowtexts import RowTexts
 from service.table import EmbeddingTable
-from service.types import LookupRequest, LookupResult, Selection
+from service.types import LookupRequest, LookupResult, Selection, TableVersion
 
 _AT_ONCE: Final = 1 << 15
 """Numbers of an answer that is made without a turn of the event loop: 128 KB of float32."""
@@ -50,7 +50,13 @@ def answer_at_once(question: Question, limits: Limits) -> Answer:
         return _encoded(question, table.lookup(question.request), limits)
     if media == OCTETS:
         return Answer(200, _selected_headers(question, selection), (octets(table.rows(selection)),))
-    body = _body_at_once(question, selection)
+    if question.is_text() and table.texts is not None and len(selection.ids) > 0:
+        texts, size = _texts(table.texts, selection)
+        limits.check_answer(size)
+        return Answer(200, _selected_headers(question, selection), whole_text(table, selection, texts, size))
+    if media == JSON and question.scalars.encoding == "base64":
+        return Answer(200, _selected_headers(question, selection), whole_base64(table, selection))
+    body = binary_body(table, selection, media, question.scalars.encoding)
     if body is None:
         return _encoded(question, table.result(selection), limits)
     limits.check_answer(body.length)
@@ -89,21 +95,16 @@ async def write_object(text: JsonText, question: Question, limits: Limits) -> No
     await text.write_in_turns(_selected_pieces(question, selection) if body is None else body.stream().pieces)
 
 
-def _body_at_once(question: Question, selection: Selection) -> RowBody | None:
-    """The body of an answer made of rows as they are stored; None where it has to be made of the vectors."""
+async def _body_in_turns(question: Question, selection: Selection, limits: Limits) -> RowBody | None:
+    """The body of an answer made of rows as they are stored; None where it has to be made of the vectors.
+
+    Others have their turns meanwhile; raises RequestTooLarge.
+    """
     table = question.table
     if not question.is_text():
         return binary_body(table, selection, question.media, question.scalars.encoding)
     if table.texts is None or len(selection.ids) == 0:
         return None
-    return text_body(table, selection, *_texts(table.texts, selection))
-
-
-async def _body_in_turns(question: Question, selection: Selection, limits: Limits) -> RowBody | None:
-    """The same, while others have their turns; raises RequestTooLarge."""
-    table = question.table
-    if not question.is_text() or table.texts is None or len(selection.ids) == 0:
-        return _body_at_once(question, selection)
     texts: list[bytes] = []
     total = 0
     step = max(1, PIECE // table.embedding_dim)
@@ -147,14 +148,17 @@ def _encoded(question: Question, result: LookupResult, limits: Limits) -> Answer
 
 
 def _selected_headers(question: Question, selection: Selection) -> Headers:
-    identity = question.table.identity
-    shape = (*selection.shape, question.table.embedding_dim)
-    return _headers(question.media, identity.name, identity.version, shape, "float32")
+    table = question.table
+    return answer_headers(question.media, table.identity, (*selection.shape, table.embedding_dim), "float32")
 
 
 def _headers_of(question: Question, result: LookupResult) -> Headers:
-    identity, vectors = question.table.identity, result.vectors
-    return _headers(question.media, identity.name, identity.version, vectors.shape, result.dtype)
+    return answer_headers(question.media, question.table.identity, result.vectors.shape, result.dtype)
+
+
+def answer_headers(media: str, table: TableVersion, shape: tuple[int, ...], dtype: str) -> Headers:
+    """What an answer says of itself beside its length."""
+    return _headers(media, table.name, table.version, shape, dtype)
 
 
 @lru_cache(maxsize=512)

@@ -18,7 +18,7 @@ from service.api.options import Encoding
 from service.table import EmbeddingTable
 from service.types import Selection
 
-_SLICE: Final = 120_000  # bytes
+_SLICE: Final = 240_000  # bytes
 
 
 class RowBody(NamedTuple):
@@ -93,11 +93,24 @@ def text_body(table: EmbeddingTable, selection: Selection, texts: Sequence[bytes
     return RowBody(head, encode, tail, rows, step, len(head) + size + between + len(tail))
 
 
+def whole_text(table: EmbeddingTable, selection: Selection, texts: Sequence[bytes], size: int) -> tuple[Buffer, ...]:
+    """The pieces of the same body, for an answer that is not large."""
+    if len(selection.shape) > 1:
+        return text_body(table, selection, texts, size).whole()
+    return (_object_head(table, selection) + b"[", b",".join(texts), b"]" + mask_and_end(selection))
+
+
+def whole_base64(table: EmbeddingTable, selection: Selection) -> tuple[Buffer, ...]:
+    """The pieces of a JSON answer that carries bytes, for one that is not large."""
+    text = pybase64.b64encode(octets(table.rows(selection)))
+    return (_object_head(table, selection) + b'"', text, b'"' + mask_and_end(selection))
+
+
 def _joined(texts: Sequence[bytes], first: int, shape: tuple[int, ...]) -> bytes:
     """The texts with what stands between them, and before the one at index 0, which is that of position `first`."""
     before = b"" if first == 0 else _boundary(first, shape)
     if len(shape) == 1:
-        return before + b",".join(texts) if before else b",".join(texts)
+        return before + b",".join(texts)
     pieces = [before]
     inner = shape[-1]
     for start in range(-(first % inner), len(texts), inner):

@@ -15,8 +15,11 @@ def numbers_of(table: EmbeddingTable, request: LookupRequest) -> int:
     Padding a batch of no rows to a length must not cost more than the limits allow either.
     """
     shape = request.batch.layout.shape
-    if request.options is DEFAULT_OPTIONS and len(shape) == 1:
-        return (shape[0] or 1) * table.embedding_dim
+    if len(shape) == 1:
+        if request.options is DEFAULT_OPTIONS:
+            return (shape[0] or 1) * table.embedding_dim
+        if request.options.pooling != "none":
+            return table.embedding_dim
     return math.prod(max(1, axis) for axis in table.result_shape(request))
 
 

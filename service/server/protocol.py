@@ -5,7 +5,9 @@ so that the body would be lost. A server may ignore the field (RFC 9110 section 
 sees it, which costs one search per packet (0.1 us).
 """
 
+import fcntl
 import re
+import termios
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -32,7 +34,7 @@ class ChildProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.packets += 1
-        if b"pgrade:" in data or b"PGRADE:" in data:
+        if not self.arriving and (b"pgrade:" in data or b"PGRADE:" in data):
             head, blank, body = data.partition(b"\r\n\r\n")
             data = _OFFER.sub(_IGNORED, head) + blank + body
         super().data_received(data)
@@ -69,11 +71,15 @@ class ChildProtocol(HttpToolsProtocol):
             sent = self.packets if self.url.startswith(_LONG) else None
             return ("arriving", self.arriving, sent), client_seconds
         if self.flow.write_paused:
-            left = self.cycle.expected_content_length if self.answers() else None
-            return ("reading", self.transport.get_write_buffer_size(), left), client_seconds
+            return ("reading", self.transport.get_write_buffer_size(), self._unread()), client_seconds
         if not self.answers():
             return ("idle", self.packets), self.timeout_keep_alive if self.packets else client_seconds
         return (), 0.0
+
+    def _unread(self) -> bytes:
+        """How much the client's system has not taken yet of what ours has: this shrinks as a slow client reads."""
+        socket = self.transport.get_extra_info("socket")
+        return b"" if socket is None else fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
 
 
 def _is_open(cycle: RequestResponseCycle | None) -> bool:
