@@ -1,6 +1,8 @@
 """From a version on disk to a table in memory. Slow and blocking by nature: never called on an event loop."""
 
-from service.backends import backend
+from collections.abc import Callable
+
+from service.backends import Backend, backend
 from service.errors import DamagedVersion
 from service.registry import LoadedTable
 from service.rowtexts import RowTexts
@@ -10,16 +12,24 @@ from service.types import TableVersion
 from service.vocabulary import Vocabulary
 
 
-def load(store: TableStore, version: TableVersion, backend_name: str, text_bytes: int = 0) -> LoadedTable:
-    """Checks and opens a version; its pages are in memory on return. It may keep `text_bytes` of JSON text of rows.
+def load(
+    store: TableStore,
+    version: TableVersion,
+    backend_name: str,
+    make_texts: Callable[[Backend], RowTexts | None] = lambda _: None,
+    *,
+    gently: bool = True,
+) -> LoadedTable:
+    """Checks and opens a version; its pages are in memory on return. `make_texts` makes what keeps JSON text.
 
+    `gently` is for a process that serves meanwhile: its lookups find the processor free.
     Raises TableNotFound, VersionNotFound, DamagedVersion.
     """
     folder = store.version(version)
     manifest = folder.check()
     tokens = folder.tokens()
     try:
-        rows = backend(backend_name)(folder.row_files())
+        rows = backend(backend_name)(folder.row_files(), gently=gently)
     except (OSError, ValueError) as error:
         raise DamagedVersion(version, f"{folder.vectors.name}: {error}") from error
     table = EmbeddingTable(
@@ -29,6 +39,6 @@ def load(store: TableStore, version: TableVersion, backend_name: str, text_bytes
         padding_id=manifest.padding_id,
         unk_id=manifest.unk_id,
         on_oov=manifest.on_oov,
-        texts=RowTexts(rows, text_bytes) if text_bytes else None,
+        texts=make_texts(rows),
     )
     return LoadedTable(table, manifest, backend_name, folder.identity())

@@ -9,14 +9,17 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from weakref import WeakValueDictionary
 
+from service.backends import Backend
 from service.errors import Conflict, LabelNotFound, NotReady, TableNotFound
 from service.loader import load
 from service.reaper import Reaper
 from service.registry import Entry, LoadedTable
-from service.rowtexts import Dropped
+from service.rowtexts import RowTexts
+from service.scattered import AVAILABLE
 from service.store import TableStore
 from service.table import EmbeddingTable
 from service.textshares import TextShares
@@ -58,15 +61,15 @@ class OpenedVersions:
         """Checks and opens a version. Raises TableNotFound, VersionNotFound, DamagedVersion, OSError."""
         return self._watched(load(self._store, version, self._backend))
 
-    def load_active(self, version: TableVersion, before: EmbeddingTable | None) -> LoadedTable:
-        """The same for one that is to be active, in the place of `before`: with the row texts that were kept there."""
-        loaded = load(self._store, version, self._backend, self._text_shares.share(version.name))
+    def load_active(self, version: TableVersion, before: EmbeddingTable | None, *, gently: bool = True) -> LoadedTable:
+        """The same for one that is to be active, in the place of `before`: with the row texts that were kept there.
+
+        Not `gently` where this process serves nothing yet.
+        """
+        loaded = load(self._store, version, self._backend, partial(self._texts, version.name), gently=gently)
         texts = loaded.table.texts
-        if texts is not None:
-            self._text_shares.take(version.name, texts.most_bytes)
-            self._reaper.watch(loaded.table, Dropped(texts.kept))
-            if before is not None and before.texts is not None:
-                texts.warm(before.texts)
+        if texts is not None and before is not None and before.texts is not None:
+            texts.warm(before.texts)
         return self._watched(loaded)
 
     def _watched(self, loaded: LoadedTable) -> LoadedTable:
@@ -78,10 +81,18 @@ class OpenedVersions:
             self._folders[table.identity] = loaded.folder
         return loaded
 
+    def _texts(self, table: str, rows: Backend) -> RowTexts | None:
+        share = self._text_shares.share(table)
+        if share == 0 or not AVAILABLE:
+            return None
+        texts = RowTexts(rows, share, self._reaper.watch)
+        self._text_shares.take(table, texts.most_bytes)
+        return texts
+
     def drop_texts(self, table: EmbeddingTable) -> None:
         """Its successor has its share of the memory for row texts, however long it is kept."""
         if table.texts is not None:
-            self._reaper.release(table.texts.close())
+            table.texts.close()
 
     def forget_texts(self, table: str) -> None:
         """The table has left the store: others may have its share of the memory for row texts."""

@@ -30,11 +30,6 @@ class Reaper:
         self._start()
         weakref.finalize(owner, self._dropped.put, held).atexit = False
 
-    def release(self, *held: Releasable) -> None:
-        """Releases `held` soon, whose last user has let go of it."""
-        self._start()
-        self._dropped.put(held)
-
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:

@@ -178,7 +178,8 @@ class StoreWatcher:
         if entry.loaded is None:
             self._put([Entry(entry.name, version.version, TableState.LOADING)], commits)
         try:
-            loaded = self.opened.load_active(version, _table_of(entry))
+            # In the first look over the store nobody is served yet, and everybody waits for it.
+            loaded = self.opened.load_active(version, _table_of(entry), gently=self.registry.settled)
         except Exception as error:  # noqa: BLE001  (one table must never take the others with it)
             return self._not_loaded(entry, version, error)
         self._retry_at.pop(version, None)

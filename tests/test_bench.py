@@ -23,6 +23,7 @@ from load_tests.bench.burst import Burst, Said
 from load_tests.bench.cases import CASES, Case, chosen
 from load_tests.bench.data import Data, drawn, made
 from load_tests.bench.first import First
+from load_tests.bench.more import More
 from load_tests.bench.peers.floor import FLOOR
 from load_tests.bench.peers.known import PEERS
 from load_tests.bench.peers.ours import OURS
@@ -288,7 +289,7 @@ def test_the_ratio_by_processor_time_does_not_know_the_load_generator() -> None:
 def _report(run: Run, more: Sequence[Row] = ()) -> report.Report:
     machine = {"cores": "2", "processor": "P", "memory": "1.0 GiB", "kernel": "Linux 6", "Python": "3.11.0"}
     first = [First(64, from_disk=True, first=0.004, later=0.001)]
-    return report.Report("2026-01-01", machine, {"wrk": "4"}, 2, 1, run, list(ratios.ratios(run)), first, more)
+    return report.Report("2026-01-01", machine, {"wrk": "4"}, 2, 1, run, list(ratios.ratios(run)), first, More(more))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ ROOMS: Final[Mapping[str, int]] = {
             "reduction",
             "rowtexts",
             "rowwriter",
+            "scattered",
             "switchfile",
             "table",
             "tablefolder",

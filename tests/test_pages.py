@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,6 +51,7 @@ lengths = pytest.mark.parametrize(
 slices = pytest.mark.parametrize(
     "slice_bytes", [64 << 20, mmap.PAGESIZE, 1 << 20], ids=["one slice", "a slice per page", "slices of 1 MiB"]
 )
+paces = pytest.mark.parametrize("gently", [True, False], ids=["gently", "quickly"])
 ways = pytest.mark.parametrize("advice", [pages._POPULATE_READ, NO_SUCH_ADVICE], ids=["by advice", "by touching"])
 
 
@@ -57,17 +59,29 @@ def test_a_fresh_mapping_has_no_pages(tmp_path: Path) -> None:
     assert resident_bytes(mapped(tmp_path, 4 << 20)) == 0
 
 
+@paces
 @ways
 @slices
 @lengths
 def test_every_page_is_there_when_populate_returns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, slice_bytes: int, advice: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, slice_bytes: int, advice: int, gently: bool
 ) -> None:
     monkeypatch.setattr(pages, "_POPULATE_READ", advice)
-    monkeypatch.setattr(pages, "_SLICE", slice_bytes)
+    monkeypatch.setattr(pages, "_SLICE" if gently else "_LARGE_SLICE", slice_bytes)
     mapping = mapped(tmp_path, length)
-    pages.populate(mapping)
+    pages.populate(mapping, gently=gently)
     assert resident_bytes(mapping) == whole_pages(length)
+
+
+@pytest.mark.parametrize(("gently", "pauses"), [(True, 3), (False, 0)], ids=["gently", "quickly"])
+def test_there_is_a_pause_after_every_slice_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gently: bool, pauses: int
+) -> None:
+    taken: list[float] = []
+    monkeypatch.setattr(pages, "_SLICE", 1 << 20)
+    monkeypatch.setattr(pages, "time", SimpleNamespace(sleep=taken.append))
+    pages.populate(mapped(tmp_path, (2 << 20) + 1), gently=gently)
+    assert taken == [pages._PAUSE] * pauses
 
 
 def test_touching_reads_every_page(tmp_path: Path) -> None:
@@ -90,11 +104,14 @@ def test_populate_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert mapping[:] == (tmp_path / "rows").read_bytes()
 
 
+@paces
 @ways
-def test_a_populated_mapping_can_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advice: int) -> None:
+def test_a_populated_mapping_can_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advice: int, gently: bool
+) -> None:
     monkeypatch.setattr(pages, "_POPULATE_READ", advice)
     mapping = mapped(tmp_path, 1 << 16)
-    pages.populate(mapping)
+    pages.populate(mapping, gently=gently)
     gc.collect()
     mapping.close()  # BufferError while anything still looks into it
     assert mapping.closed
@@ -103,12 +120,12 @@ def test_a_populated_mapping_can_be_closed(tmp_path: Path, monkeypatch: pytest.M
 LOSES_PAGES = """
 import mmap, os, sys
 from service.backends import pages
-path, pages._SLICE = sys.argv[1], int(sys.argv[2])
+path, pages._SLICE, pages._LARGE_SLICE = sys.argv[1], int(sys.argv[2]), int(sys.argv[2])
 with open(path, "rb") as file:
     mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 os.truncate(path, 1 << 20)
 try:
-    pages.populate(mapping)
+    pages.populate(mapping, gently=sys.argv[3] == "True")
 except OSError as error:
     sys.exit(str(error))
 """
@@ -116,11 +133,12 @@ except OSError as error:
 
 @pytest.mark.skipif(not advice_is_known(), reason="without MADV_POPULATE_READ, a page that is gone is a SIGBUS")
 @pytest.mark.parametrize("slice_bytes", [64 << 20, mmap.PAGESIZE], ids=["one slice", "a slice per page"])
-def test_pages_that_the_file_has_lost_are_an_error(tmp_path: Path, slice_bytes: int) -> None:
+@paces
+def test_pages_that_the_file_has_lost_are_an_error(tmp_path: Path, slice_bytes: int, gently: bool) -> None:
     path = tmp_path / "rows"
     path.write_bytes(os.urandom(2 << 20))
     # In a process of its own: touching such a page would end it, and the tests with it.
-    command = [sys.executable, "-c", LOSES_PAGES, str(path), str(slice_bytes)]
+    command = [sys.executable, "-c", LOSES_PAGES, str(path), str(slice_bytes), str(gently)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert "could not be read" in ended.stderr

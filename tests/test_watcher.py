@@ -5,11 +5,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from load_tests.running import until as poll
+from service.backends import pages
 from service.errors import LabelNotFound, NotReady, TableNotFound, VersionNotFound
 from service.opened import Target
 from service.registry import Entry, TableRegistry, TableState
@@ -73,6 +75,18 @@ def test_the_first_pass_loads_what_is_active(store: TableStore) -> None:
         assert watcher.registry.settled
         assert (entry(watcher).state, entry(watcher).active_version, entry(watcher).reason) == ("READY", 1, None)
         assert rows(watcher.registry.get("words")).tobytes() == KERAS_ROWS.tobytes()
+
+
+def test_rows_are_read_without_pauses_until_the_first_pass_ends_and_with_them_from_then_on(
+    store: TableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(pages, "time", SimpleNamespace(sleep=pauses.append))
+    with following(store) as watcher:
+        assert pauses == []
+        store.activate("words", 2)
+        watcher.refresh()
+        assert len(pauses) == 1
 
 
 def test_an_empty_store_is_settled(tmp_path: Path) -> None:

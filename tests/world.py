@@ -1,9 +1,10 @@
 """Small real worlds for tests: a store with a table in it, and a server over it on a loopback port."""
 
+import asyncio
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +21,15 @@ from service.barrier import OneProcess
 from service.imported import ImportedTable, RowBlock
 from service.metrics import Counters, SharedCounters
 from service.registry import TableRegistry
+from service.server.wire import Wire
 from service.settings import Settings
 from service.steward import Steward
 from service.store import TableStore
 from service.types import OovRule, RowArray, TableVersion
 from service.watcher import StoreWatcher
 
-Path_ = Literal["front", "behind"]
+Path_ = Literal["wire", "front", "behind"]
+"""The way of a lookup: answered by the protocol, by the application, or behind its router."""
 
 # The 7 x 2 table of the Keras literature, with the words of "Hope to see you soon" / "Nice to see you again".
 KERAS_ROWS: RowArray = np.array(
@@ -79,20 +82,28 @@ def service_over(root: Path, **settings: object) -> tuple[Service, StoreWatcher]
 
 
 @contextmanager
-def serving(root: Path, path: Path_ = "front", **settings: object) -> Iterator[httpx.Client]:
+def serving(root: Path, path: Path_ = "wire", **settings: object) -> Iterator[httpx.Client]:
     """A real uvicorn (uvloop, httptools) over a store, and a client of it.
 
-    `front` is what the service runs; `behind` is FastAPI alone, without the lookups in front of its router.
+    `wire` is what the service runs; `front` is the same over uvicorn's own protocol, `behind` FastAPI alone, without
+    the lookups in front of its router.
     """
     service, _ = service_over(root, **settings)
-    with listening(service.front if path == "front" else service.behind) as url, httpx.Client(base_url=url) as client:
+    with reachable(service, path) as url, httpx.Client(base_url=url) as client:
         yield client
 
 
+def reachable(service: Service, path: Path_) -> AbstractContextManager[str]:
+    """Runs a service on a free loopback port; gives its address."""
+    if path == "wire":
+        return listening(service.front, Wire)
+    return listening(service.front if path == "front" else service.behind)
+
+
 @contextmanager
-def listening(app: ASGIApp) -> Iterator[str]:
+def listening(app: ASGIApp, http: type[asyncio.Protocol] | Literal["httptools"] = "httptools") -> Iterator[str]:
     """Runs an application on a free loopback port; gives its address."""
-    config = uvicorn.Config(app, port=0, loop="uvloop", http="httptools", lifespan="off", log_config=None)
+    config = uvicorn.Config(app, port=0, loop="uvloop", http=http, lifespan="off", log_config=None, proxy_headers=False)
     server = uvicorn.Server(config)
     socket = config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})

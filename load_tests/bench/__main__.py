@@ -11,10 +11,9 @@ import argparse
 import datetime as dt
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 import orjson
 
@@ -23,15 +22,12 @@ from load_tests.bench.cases import Case, chosen
 from load_tests.bench.data import ROWS, made
 from load_tests.bench.first import first_answers
 from load_tests.bench.machine import machine
+from load_tests.bench.more import NOTHING, More, measure
 from load_tests.bench.peers.known import PEERS
 from load_tests.bench.processes import Cores
 from load_tests.bench.ratios import ratios
 from load_tests.bench.report import Report, as_json, markdown
 from load_tests.bench.rounds import Run, run
-from load_tests.bench.row import Row
-
-MORE: Final[Sequence[Callable[[], list[Row]]]] = ()
-"""What else is measured in the same run, after the closed loop; each gives lines for the table of promises."""
 
 
 def main() -> None:
@@ -44,17 +40,18 @@ def main() -> None:
         "--only", default="", help="a regular expression; cases whose names it is found in, and no more"
     )
     parser.add_argument("--no-peers", action="store_true", help="only the service itself and the floor")
+    parser.add_argument("--closed-loop", action="store_true", help="nothing else")
     parser.add_argument("--rows", type=int, default=ROWS)
     given = parser.parse_args()
     cases = chosen(given.only, peers=not given.no_peers)
-    more = [] if given.only else [row for measure in MORE for row in measure()]
+    more = NOTHING if given.only or given.closed_loop else measure(_tell)
     report = bench(cases, given.rows, given.rounds, given.seconds, more)
     write(report, given.out)
     print(markdown(report))
     sys.exit(0 if report.good else 1)
 
 
-def bench(cases: Sequence[Case], rows: int, rounds: int, seconds: int, more: Sequence[Row] = ()) -> Report:
+def bench(cases: Sequence[Case], rows: int, rounds: int, seconds: int, more: More = NOTHING) -> Report:
     """Everything that is measured, and where and with what it was."""
     cores = Cores.here()
     with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from load_tests.bench.burst import Burst
 from load_tests.bench.cases import SIZES, Case
+from load_tests.bench.openloop.latency import Curve
 from load_tests.bench.report import Report, median, rate_in_words
 
 _OURS: Final = "#c2410c"
@@ -19,18 +20,22 @@ _GREY: Final = "#64748b"
 _MARGIN: Final = 0.12  # inches
 _BAR: Final = 0.3  # inches
 _WIDTH: Final = 10.0  # inches
+_CURVE: Final = 9  # bars high
 
 
 def draw(report: Report, file: Path) -> None:
     """Writes the picture; its kind is that of the file's name."""
     sizes = [(count, bars) for count in SIZES if (bars := _bars(report, count))]
-    lengths = [len(bars) for _, bars in sizes]
+    curves = report.more.curves
+    lengths = [*(len(bars) for _, bars in sizes), *(_CURVE for _ in curves)]
     height = _BAR * sum(lengths) + 1.9
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=_MARGIN, h_pad=_MARGIN)
-    panels = figure.subplots(len(sizes), 1, squeeze=False, height_ratios=lengths)[:, 0]
-    for panel, (count, bars) in zip(panels, sizes, strict=True):
+    panels = figure.subplots(len(lengths), 1, squeeze=False, height_ratios=lengths)[:, 0]
+    for panel, (count, bars) in zip(panels, sizes, strict=False):
         _draw_panel(panel, count, bars)
+    for panel, curve in zip(panels[len(sizes) :], curves, strict=True):
+        _draw_curve(panel, curve)
     figure.suptitle("Requests per second, one core for the server", fontsize=13, fontweight="bold")
     figure.supxlabel(_caption(report), fontsize=7.5, color=_GREY)
     figure.savefig(file, dpi=160)
@@ -57,6 +62,27 @@ def _draw_panel(panel: Any, count: int, bars: Sequence[tuple[Case, float]]) -> N
     panel.set_title(f"{count:,} ids of 128 float32", loc="left", fontsize=10.5)
     panel.invert_yaxis()
     _draw_axis(panel, rates)
+
+
+def _draw_curve(panel: Any, curve: Curve) -> None:  # noqa: ANN401
+    rates = [point.rate for point in curve.points]
+    shades = {"p50": "#fdba74", "p99": _OURS, "p99.9": "#7c2d12"}
+    times = {
+        "p50": [point.p50 for point in curve.points],
+        "p99": [point.p99 for point in curve.points],
+        "p99.9": [point.p999 for point in curve.points],
+    }
+    for name, seconds in times.items():
+        panel.plot(rates, [each * 1e3 for each in seconds], marker="o", markersize=3, color=shades[name], label=name)
+    panel.set_title(f"Milliseconds against requests per second that arrive: {curve.what}", loc="left", fontsize=10.5)
+    panel.set_yscale("log")
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    panel.grid(color="#e2e8f0", linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.tick_params(axis="both", which="both", length=0, labelsize=8, labelcolor=_GREY)
+    panel.legend(frameon=False, fontsize=8.5, loc="upper left")
+    panel.spines[:].set_visible(False)
 
 
 def _draw_axis(panel: Any, rates: Sequence[float]) -> None:  # noqa: ANN401

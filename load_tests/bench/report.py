@@ -8,6 +8,8 @@ from typing import Any, Final
 from load_tests.bench.burst import Burst
 from load_tests.bench.cases import Case
 from load_tests.bench.first import First
+from load_tests.bench.more import More
+from load_tests.bench.openloop.latency import Curve, Point
 from load_tests.bench.ratios import Ratio
 from load_tests.bench.rounds import Run
 from load_tests.bench.row import Row
@@ -36,12 +38,12 @@ class Report:
     run: Run
     ratios: Sequence[Ratio]
     first: Sequence[First]
-    more: Sequence[Row]
+    more: More
 
     @property
     def rows(self) -> list[Row]:
         """Every line with a promise, and those that only tell."""
-        return [*(ratio.row for ratio in self.ratios), *self.more]
+        return [*(ratio.row for ratio in self.ratios), *self.more.rows]
 
     @property
     def good(self) -> bool:
@@ -70,6 +72,7 @@ def markdown(report: Report) -> str:
         ["# Bench", "", _how(report)],
         _cases(report.run),
         _promises(report),
+        *map(_latency, report.more.curves),
         _firsts(report.first),
         _remarks(report),
     ]
@@ -125,7 +128,7 @@ def _mark(bursts: Sequence[Burst]) -> str:
 def _promises(report: Report) -> list[str]:
     heads = ["promise", "at least / at most", "aim", "measured", "kept", "by server CPU"]
     rows = [[*_promise(ratio.row), f"{ratio.by_cpu:.2f}"] for ratio in report.ratios]
-    rows += [[*_promise(row), ""] for row in report.more]
+    rows += [[*_promise(row), ""] for row in report.more.rows]
     return _table(heads, rows)
 
 
@@ -133,6 +136,16 @@ def _promise(row: Row) -> list[str]:
     aim = "" if row.aim is None else f"{row.aim:g}"
     kept = ("yes" if row.kept else "**no**") if row.promise else ""
     return [row.what, row.promise, aim, f"{row.measured:.3g}", kept]
+
+
+def _latency(curve: Curve) -> list[str]:
+    heads = [f"{curve.what}, requests that arrive at random, /s", "share of peak", "p50 ms", "p99 ms", "p99.9 ms"]
+    return _table(heads, [_point(point) for point in curve.points])
+
+
+def _point(point: Point) -> list[str]:
+    times = [f"{seconds * 1e3:.2f}" for seconds in (point.p50, point.p99, point.p999)]
+    return [f"{point.rate:,.0f}", f"{point.share:.0%}", *times]
 
 
 def _firsts(first: Sequence[First]) -> list[str]:
@@ -180,7 +193,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "idle_share": report.run.idle,
         "cases": list(_cases_as_json(report.run)),
         "ratios": [{**_row_as_json(ratio.row), "by_server_cpu": ratio.by_cpu} for ratio in report.ratios],
-        "more": [_row_as_json(row) for row in report.more],
+        "latency": [asdict(curve) for curve in report.more.curves],
+        "more": [_row_as_json(row) for row in report.more.rows],
         "first": [asdict(each) for each in report.first],
         "left_out": report.run.left_out,
         "failures": report.run.failures,

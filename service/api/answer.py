@@ -9,14 +9,16 @@ from starlette.types import Scope as _Scope
 from starlette.types import Send as _Send
 
 from service.api.turns import Turns
+from service.scattered import Scattered
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
-Buffer: TypeAlias = bytes | memoryview
-"""Bytes, one-dimensional."""
+Flat: TypeAlias = bytes | memoryview
+"""Bytes in one place, one-dimensional."""
+Buffer: TypeAlias = Flat | Scattered
 
 PROBLEM: Final = b"application/problem+json"
 
@@ -41,17 +43,26 @@ class Answer(NamedTuple):
         return self.body.length if isinstance(self.body, Stream) else sum(map(len, self.body))
 
 
+def gathered(piece: Buffer) -> Flat:
+    """The bytes of a piece in one place."""
+    return bytes(piece) if isinstance(piece, Scattered) else piece
+
+
+def joined(pieces: tuple[Buffer, ...]) -> Flat:
+    """The bytes of all pieces in one place."""
+    return gathered(pieces[0]) if len(pieces) == 1 else b"".join(map(gathered, pieces))
+
+
 async def send_answer(send: Send, answer: Answer) -> None:
     """Sends the whole answer. A piece of a stream is made once the ones before it are on their way."""
     length = (b"content-length", b"%d" % answer.length)
     await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, length]})
     if not isinstance(answer.body, Stream):
-        body = answer.body[0] if len(answer.body) == 1 else b"".join(answer.body)
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": joined(answer.body)})
         return
     turns = Turns()
     for piece in answer.body.pieces:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": gathered(piece), "more_body": True})
         await turns.end()
     await send({"type": "http.response.body"})
 

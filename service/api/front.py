@@ -7,20 +7,22 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from service.api.admission import Admission
-from service.api.answer import Answer, Buffer, Receive, Scope, Send, send_answer
+from service.api.answer import Answer, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
 from service.api.errors import internal, problem
 from service.api.guard import PREFIX as ADMIN
 from service.api.lookup import Address, Head, LookupEndpoint, address_of
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
-from service.api.prepared import Prepared
+from service.api.prepared import Now, Prepared
 from service.api.question import Question
 from service.errors import OutOfVocabulary, Overloaded, ServiceError
 from service.metrics import Counters
 from service.registry import TableRegistry
 
 MULTI: Final = Address("", "multi")
+ADMITTED: Final = "embedding.admitted"
+"""In the scope of a lookup that has its place among those in flight already, and gives it back at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Lookups:
     async def serve(self, address: Address, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or refuses it where too many are in flight."""
         try:
-            await self.admission.enter()
+            if ADMITTED not in scope:
+                await self.admission.enter()
         except Overloaded as error:
             await send_answer(send, self._counted(address, problem(error)))
             return
@@ -82,10 +85,10 @@ class Lookups:
             answer = self._problem(error)
         return self._counted(address, answer)
 
-    def vectors_now(self, prepared: Prepared, packet: bytes, start: int) -> Buffer | None:
-        """The vectors that a prepared lookup answers; None where `answer_now` has to be asked."""
+    def prepared_now(self, prepared: Prepared, packet: bytes, start: int) -> Now | None:
+        """The answer to a prepared lookup; None where `answer_now` has to be asked."""
         try:
-            return self.single.vectors_now(prepared, packet, start)
+            return prepared.now(packet, start)
         except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
             return None
 

@@ -15,7 +15,7 @@ from service.api.nested import flatten, json_type, place
 from service.api.options import DEFAULT_SCALARS, SCALAR_FIELDS, Scalars, read_scalars
 from service.errors import InvalidJson, InvalidRequest
 from service.layout import Layout
-from service.types import IdBatch, LookupRequest, MaskArray, TokenBatch, WeightArray
+from service.types import IdArray, IdBatch, LookupRequest, MaskArray, TokenBatch, WeightArray
 
 _LOOKUP_FIELDS: Final = SCALAR_FIELDS | {"ids", "tokens", "mask", "weights"}
 _MAYBE_BEYOND_FLOAT: Final = re.compile(rb"(?<![0-9])[0-9]{309}|[eE]\+?[0-9]{3}")
@@ -82,23 +82,24 @@ def as_object(value: object, allowed: frozenset[str], what: str) -> _Object:
 def read_lookup(raw: bytes, limits: Limits) -> tuple[LookupRequest, Scalars]:
     """The lookup that a body asks for; raises InvalidJson, InvalidRequest, RequestTooLarge."""
     body = JsonBody(raw)
-    plain = _plain(body.value, limits)
+    plain = plain_ids(body.value, limits.max_ids)
     if plain is not None:
-        return plain
+        ids, scalars = plain
+        return LookupRequest(IdBatch(ids, Layout((len(ids),)))), scalars
     fields = as_object(body.value, _LOOKUP_FIELDS, "the body")
     return read_fields(fields, lambda: body.exact, limits)
 
 
-def _plain(value: object, limits: Limits) -> tuple[LookupRequest, Scalars] | None:
+def plain_ids(value: object, most: int) -> tuple[IdArray, Scalars] | None:
     """The commonest lookup, in a quarter of the time: one sequence of ids, and how to encode; None for all others."""
     if type(value) is not dict:
         return None
     ids = value.get("ids")
     scalars = DEFAULT_SCALARS if len(value) == 1 else _BASE64 if value == {"ids": ids, "encoding": "base64"} else None
-    if scalars is None or type(ids) is not list or set(map(type, ids)) != _INTEGERS or len(ids) > limits.max_ids:
+    if scalars is None or type(ids) is not list or set(map(type, ids)) != _INTEGERS or len(ids) > most:
         return None
     try:
-        return LookupRequest(IdBatch(np.array(ids, dtype=np.int64), Layout((len(ids),)))), scalars
+        return np.array(ids, dtype=np.int64), scalars
     except OverflowError:
         return None
 

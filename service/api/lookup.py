@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from service.api.answer import Answer, Buffer, Receive, Scope
+from service.api.answer import Answer, Receive, Scope
 from service.api.binary_body import DECODERS, Query, read_query, reject_query
 from service.api.body import check_body, read_body
 from service.api.json_body import read_lookup
 from service.api.limits import Limits
-from service.api.media import JSON, NPY, OCTETS, Fields, answer_type, body_type, header_fields
-from service.api.prepared import Prepared, prepare, vectors_now
+from service.api.media import JSON, Fields, answer_type, body_type, header_fields
+from service.api.prepared import Prepared, encoder_for
 from service.api.question import Question, answer_at_once, answer_in_turns
 from service.api.sizes import check_size
 from service.errors import MethodNotAllowed, VersionNotFound
@@ -20,7 +20,6 @@ from service.registry import TableRegistry
 from service.store import parse_version
 from service.table import EmbeddingTable
 
-_AS_BYTES: Final = frozenset({OCTETS, NPY})
 PATH: Final = re.compile(r"/v1/tables/([^/]+)(?:/(versions|labels)/([^/]+))?/lookup")
 
 
@@ -114,18 +113,15 @@ class LookupEndpoint:
         if question.is_large():
             return question
         answer = self._at_once(question)
-        if entry.loaded is None or head.media != OCTETS or not head.query.is_int64() or head.accepted not in _AS_BYTES:
+        encode = encoder_for(question, head.media) if head.query.is_int64() else None
+        if encode is None or entry.loaded is None:
             return answer, None
-        return answer, prepare(question, entry.loaded, self._counters)
+        return answer, Prepared(entry.loaded, self._registry, self._counters, encode)
 
     def _at_once(self, question: Question) -> Answer:
         answer = answer_at_once(question, self._limits)
         self._count(question)
         return answer
-
-    def vectors_now(self, prepared: Prepared, packet: bytes, start: int) -> Buffer | None:
-        """The vectors of a prepared lookup; None where it has to be answered by `answer_now`."""
-        return vectors_now(prepared, self._registry, self._counters, packet, start)
 
     async def _named(self, address: Address) -> EmbeddingTable:
         target = address.target()

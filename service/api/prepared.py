@@ -1,74 +1,155 @@
-"""What a raw lookup is, but for its ids: worked out once for all requests that begin with the same head.
+"""What a lookup is, but for its ids: worked out once for all requests that begin with the same head.
 
-The number of ids follows from the length of the body, and from it all that the answer's head says. What is left to do
-is to check the ids, to gather, and to count.
+What is left to do is to read and check the ids, to gather, and to count. Whatever is out of the ordinary, an id that is
+not in the table as much as another version of it, is left to the usual way.
 """
 
 import weakref
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
+import orjson
+import pybase64
 
 from service import npyfile
 from service.api.answer import Buffer, Headers
-from service.api.encodings import octets
-from service.api.media import NPY
+from service.api.encodings import mask_and_end, object_head, octets
+from service.api.json_body import plain_ids
+from service.api.json_text import PIECE
+from service.api.media import JSON, NPY, OCTETS
+from service.api.options import DEFAULT_SCALARS
 from service.api.question import Question, answer_headers
 from service.metrics import Counters
 from service.registry import LoadedTable, TableRegistry
-from service.types import DEFAULT_OPTIONS, IdBatch, LookupRequest
+from service.table import EmbeddingTable
+from service.types import DEFAULT_OPTIONS, IdArray, IdBatch, LookupRequest, Selection
 
 _INT64: Final = np.dtype("<i8")
+_MOST_FORMS: Final = 256
 
 
-class Prepared(NamedTuple):
-    """A lookup in one version of a table. `prefix` stands before the vectors, `length` bytes are the body in all."""
+class Now(NamedTuple):
+    """An answer with 200: its header fields but for the length, its length, and the pieces of its body."""
 
-    loaded: "weakref.ref[LoadedTable]"
-    table: str
-    request: LookupRequest
     headers: Headers
-    prefix: bytes
     length: int
-    requests: int
-    ids: int
+    pieces: tuple[Buffer, ...]
 
 
-def prepare(question: Question, loaded: LoadedTable, counters: Counters) -> Prepared:
-    """From a question that has been answered, with raw int64 ids, whose answer carries vectors as bytes."""
-    table, request = question.table, question.request
-    name, shape, dtype = table.identity.name, table.result_shape(request), request.options.dtype
-    prefix = npyfile.header_bytes(shape, dtype) if question.media == NPY else b""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return Prepared(
-        weakref.ref(loaded),
-        name,
-        request._replace(batch=IdBatch(np.empty(0, dtype=np.int64), request.batch.layout)),
-        answer_headers(question.media, table.identity, shape, dtype),
-        prefix,
-        len(prefix) + size,
-        counters.index("embedding_requests", (name, "lookup", "200")),
-        counters.index("embedding_ids", (name,)),
-    )
+Encode: TypeAlias = Callable[[EmbeddingTable, bytes, int], "tuple[Now, int] | None"]
+"""The answer to the body that begins at a place in a packet, and how many ids it has; None for the usual way."""
 
 
-def vectors_now(
-    prepared: Prepared, registry: TableRegistry, counters: Counters, packet: bytes, start: int
-) -> Buffer | None:
-    """The vectors for the ids that begin at `start`; None where the table is another one now, or an id is not in it."""
-    entry, loaded = registry.entries.get(prepared.table), prepared.loaded()
-    if entry is None or loaded is None or entry.loaded is not loaded:
-        return None
-    table, request = loaded.table, prepared.request
-    ids = np.frombuffer(packet, _INT64, -1, start)
-    if not table.has_all(ids):
-        return None
-    if request.options is DEFAULT_OPTIONS:
-        vectors = octets(table.backend.gather(ids))
-    else:
-        batch = IdBatch(ids, request.batch.layout)
-        vectors = octets(table.lookup(LookupRequest(batch, options=request.options)).vectors)
-    values = counters.values
-    values[prepared.requests] += 1.0
-    values[prepared.ids] += len(ids)
-    return vectors
+class Prepared:
+    """Lookups in one version of a table, which it does not keep alive."""
+
+    __slots__ = ("_counters", "_encode", "_ids", "_loaded", "_registry", "_requests", "_table")
+
+    def __init__(self, loaded: LoadedTable, registry: TableRegistry, counters: Counters, encode: Encode) -> None:
+        self._loaded = weakref.ref(loaded)
+        self._table = loaded.table.identity.name
+        self._registry = registry
+        self._counters = counters
+        self._encode = encode
+        self._requests = counters.index("embedding_requests", (self._table, "lookup", "200"))
+        self._ids = counters.index("embedding_ids", (self._table,))
+
+    def now(self, packet: bytes, start: int) -> Now | None:
+        """The answer to the body that begins at `start`; None where it has to be found on the usual way."""
+        entry, loaded = self._registry.entries.get(self._table), self._loaded()
+        if entry is None or loaded is None or entry.loaded is not loaded:
+            return None
+        found = self._encode(loaded.table, packet, start)
+        if found is None:
+            return None
+        answer, ids = found
+        values = self._counters.values
+        values[self._requests] += 1.0
+        values[self._ids] += ids
+        return answer
+
+
+def encoder_for(question: Question, sent: str) -> Encode | None:
+    """For lookups like one that was just answered, whose body was of the type `sent`: raw int64 ids, or JSON."""
+    if sent == JSON and question.media == JSON and question.request.options is DEFAULT_OPTIONS:
+        kept = question.table.texts is not None or not question.is_text()
+        return _Json(question).encode if kept else None
+    if sent == OCTETS and question.media in (OCTETS, NPY):
+        return _Raw(question).encode
+    return None
+
+
+class _Raw:
+    """Raw ids in, bytes out: the number of ids follows from the head, and from it all that the answer's head says."""
+
+    def __init__(self, question: Question) -> None:
+        table, request = question.table, question.request
+        shape, dtype = table.result_shape(request), request.options.dtype
+        self._request = request._replace(batch=IdBatch(np.empty(0, dtype=np.int64), request.batch.layout))
+        self._prefix = npyfile.header_bytes(shape, dtype) if question.media == NPY else b""
+        self._headers = answer_headers(question.media, table.identity, shape, dtype)
+        self._length = len(self._prefix) + int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+    def encode(self, table: EmbeddingTable, packet: bytes, start: int) -> tuple[Now, int] | None:
+        ids = np.frombuffer(packet, _INT64, -1, start)
+        if not table.has_all(ids):
+            return None
+        request = self._request
+        if request.options is DEFAULT_OPTIONS:
+            vectors = octets(table.backend.gather(ids))
+        else:
+            batch = IdBatch(ids, request.batch.layout)
+            vectors = octets(table.lookup(LookupRequest(batch, options=request.options)).vectors)
+        return Now(self._headers, self._length, (self._prefix, vectors)), len(ids)
+
+
+class _Form(NamedTuple):
+    """What stands around the vectors of so many ids; `tail` is None where the mask depends on the ids."""
+
+    headers: Headers
+    head: bytes
+    tail: bytes | None
+
+
+class _Json:
+    """One sequence of ids in, JSON out, with the numbers as kept text or as base64."""
+
+    def __init__(self, question: Question) -> None:
+        self._most = PIECE // question.table.embedding_dim
+        self._forms: dict[tuple[int, bool], _Form] = {}
+
+    def encode(self, table: EmbeddingTable, packet: bytes, start: int) -> tuple[Now, int] | None:
+        try:
+            plain = plain_ids(orjson.loads(packet[start:]), self._most)
+        except orjson.JSONDecodeError:
+            return None
+        if plain is None or not table.has_all(plain[0]):
+            return None
+        ids, scalars = plain
+        is_text = scalars is DEFAULT_SCALARS
+        form = self._forms.get((len(ids), is_text)) or self._form(table, ids, is_text=is_text)
+        tail = form.tail or _tail(table, ids, is_text=is_text)
+        vectors: Buffer
+        if is_text:
+            texts = None if table.texts is None else table.texts.find(ids)
+            if texts is None:
+                return None
+            vectors = texts.without_first_byte()
+        else:
+            vectors = pybase64.b64encode(octets(table.backend.gather(ids)))
+        length = len(form.head) + len(vectors) + len(tail)
+        return Now(form.headers, length, (form.head, vectors, tail)), len(ids)
+
+    def _form(self, table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> _Form:
+        identity, shape = table.identity, (len(ids), table.embedding_dim)
+        head = object_head(identity.name, identity.version, shape, "float32") + (b"[" if is_text else b'"')
+        tail = _tail(table, ids, is_text=is_text) if table.padding_id is None else None
+        if len(self._forms) >= _MOST_FORMS:
+            self._forms.clear()
+        form = self._forms[len(ids), is_text] = _Form(answer_headers(JSON, identity, shape, "float32"), head, tail)
+        return form
+
+
+def _tail(table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> bytes:
+    return (b"]" if is_text else b'"') + mask_and_end(Selection(ids, (len(ids),), None, table.padding_id))

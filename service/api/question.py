@@ -13,12 +13,15 @@ from service.api.json_text import PIECE, JsonText, rows_text
 from service.api.limits import Limits
 from service.api.media import JSON, OCTETS
 from service.api.options import Scalars
-from service.api.row_encodings import RowBody, binary_body, text_body, whole_base64, whole_text
+from service.api.row_encodings import binary_body, text_pieces, text_stream, whole_base64
 from service.api.turns import Turns
 from service.rowtexts import RowTexts
+from service.scattered import Scattered
 from service.table import EmbeddingTable
 from service.types import LookupRequest, LookupResult, Selection, TableVersion
 
+_FOUND: Final = 4096
+"""Texts that are looked for at once."""
 _AT_ONCE: Final = 1 << 15
 """Numbers of an answer that is made without a turn of the event loop: 128 KB of float32."""
 
@@ -51,9 +54,9 @@ def answer_at_once(question: Question, limits: Limits) -> Answer:
     if media == OCTETS:
         return Answer(200, _selected_headers(question, selection), (octets(table.rows(selection)),))
     if question.is_text() and table.texts is not None and len(selection.ids) > 0:
-        texts, size = _texts(table.texts, selection)
-        limits.check_answer(size)
-        return Answer(200, _selected_headers(question, selection), whole_text(table, selection, texts, size))
+        pieces = text_pieces(table, selection, _texts(table.texts, selection))
+        limits.check_answer(sum(map(len, pieces)))
+        return Answer(200, _selected_headers(question, selection), pieces)
     if media == JSON and question.scalars.encoding == "base64":
         return Answer(200, _selected_headers(question, selection), whole_base64(table, selection))
     body = binary_body(table, selection, media, question.scalars.encoding)
@@ -70,7 +73,7 @@ async def answer_in_turns(question: Question, limits: Limits) -> Answer:
         body = await _body_in_turns(question, selection, limits)
         if body is not None:
             limits.check_answer(body.length)
-            return Answer(200, _selected_headers(question, selection), body.stream())
+            return Answer(200, _selected_headers(question, selection), body)
         if question.media == JSON:
             text = JsonText(limits)
             await text.write_in_turns(_selected_pieces(question, selection))
@@ -92,40 +95,48 @@ async def write_object(text: JsonText, question: Question, limits: Limits) -> No
         await text.write_in_turns(json_pieces(result, table.identity, question.scalars.encoding))
         return
     body = await _body_in_turns(question, selection, limits)
-    await text.write_in_turns(_selected_pieces(question, selection) if body is None else body.stream().pieces)
+    await text.write_in_turns(_selected_pieces(question, selection) if body is None else body.pieces)
 
 
-async def _body_in_turns(question: Question, selection: Selection, limits: Limits) -> RowBody | None:
+async def _body_in_turns(question: Question, selection: Selection, limits: Limits) -> Stream | None:
     """The body of an answer made of rows as they are stored; None where it has to be made of the vectors.
 
     Others have their turns meanwhile; raises RequestTooLarge.
     """
     table = question.table
     if not question.is_text():
-        return binary_body(table, selection, question.media, question.scalars.encoding)
+        body = binary_body(table, selection, question.media, question.scalars.encoding)
+        return None if body is None else body.stream()
     if table.texts is None or len(selection.ids) == 0:
         return None
-    texts: list[bytes] = []
-    total = 0
-    step = max(1, PIECE // table.embedding_dim)
-    turns = Turns()
-    for first in range(0, len(selection.ids), step):
-        more, size = _texts(table.texts, selection.part(first, min(first + step, len(selection.ids))))
-        texts += more
-        total += size
-        limits.check_answer(total)
+    found: list[Scattered] = []
+    size = 0
+    first, turns = 0, Turns()
+    while first < len(selection.ids):
+        end = min(first + _FOUND, len(selection.ids))
+        part = selection.part(first, end)
+        texts = None if selection.blank is not None else table.texts.find(part.ids)
+        if texts is None:  # to render takes a thousand times as long as to find
+            end = min(first + max(1, PIECE // table.embedding_dim), end)
+            texts = _texts(table.texts, selection.part(first, end))
+        found.append(texts)
+        size += len(texts)
+        limits.check_answer(size)
+        first = end
         await turns.end()
-    return text_body(table, selection, texts, total)
+    iovecs = found[0].iovecs if len(found) == 1 else np.concatenate([part.iovecs for part in found])
+    whole = Scattered(iovecs, size, found)
+    return text_stream(text_pieces(table, selection, whole))
 
 
-def _texts(texts: RowTexts, selection: Selection) -> tuple[list[bytes], int]:
-    """The texts of all positions, and their bytes in all."""
-    found, size = texts.of(selection.ids)
-    if selection.blank is not None:
-        for position in np.flatnonzero(selection.blank).tolist():
-            size += len(texts.blank) - len(found[position])
-            found[position] = texts.blank
-    return found, size
+def _texts(texts: RowTexts, selection: Selection) -> Scattered:
+    """The texts of all positions."""
+    found = texts.of(selection.ids)
+    if selection.blank is None:
+        return found
+    blank = texts.blank()
+    found.iovecs[selection.blank] = blank.iovecs
+    return Scattered(found.iovecs, int(np.add.reduce(found.iovecs[:, 1])), (found.held, blank.held))
 
 
 def _selected_pieces(question: Question, selection: Selection) -> Iterator[Buffer]:

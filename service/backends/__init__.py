@@ -1,10 +1,9 @@
 """Ways to fetch rows. One file per backend, joined through `BACKENDS`; imported when chosen."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias, cast
+from typing import Final, Protocol, cast
 
 from service.types import IdArray, RowArray, RowDtype
 
@@ -43,8 +42,15 @@ class Backend(Protocol):
         """Gives memory back in small steps, without holding the interpreter lock; called once, when nobody gathers."""
 
 
-OpenBackend: TypeAlias = Callable[[RowFiles], Backend]
-"""Opens the rows and has their pages in memory on return. Raises ValueError on files that are not what is said."""
+class OpenBackend(Protocol):
+    """Opens rows."""
+
+    def __call__(self, files: RowFiles, *, gently: bool = True) -> Backend:
+        """Has their pages in memory on return; `gently` leaves the processor to others on the way.
+
+        Raises ValueError on files that are not what is said.
+        """
+
 
 BACKENDS: Final[dict[str, str]] = {
     "numpy": "service.backends.memory:open_rows",

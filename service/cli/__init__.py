@@ -2,10 +2,15 @@
 
 import os
 
+from service.cli.imports import quick_imports
+
 # Nothing here multiplies matrices, and threads that numpy's BLAS starts at import would be there at the fork.
 # It must be set before numpy is imported, where BLAS reads it.
 os.putenv("OPENBLAS_NUM_THREADS", "1")
 
-from service.cli.app import main
 
-__all__ = ["main"]
+def main() -> None:
+    """Runs one command; the process ends with its exit code."""
+    with quick_imports():
+        from service.cli.app import run  # noqa: PLC0415  (quick in here only)
+    run()

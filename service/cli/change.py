@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from service.cli.changing import Done, changing
-from service.cli.common import JsonOption, StoreOption, TableArgument, out, print_json, store_at
+from service.cli.common import JsonOption, StoreOption, TableArgument, store_at
+from service.cli.printing import out, print_json
 from service.store import Switch, parse_version
 
 VersionsArgument = Annotated[

@@ -1,10 +1,8 @@
-"""What commands share: the store option, JSON or words for the reader, exit codes."""
+"""What commands share: the store option, settings, exit codes."""
 
 import getpass
-import json
 import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
@@ -13,8 +11,6 @@ import typer
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
-from rich.console import Console
-from rich.table import Table
 
 from service.errors import DamagedVersion, InvalidRequest, ServiceError
 from service.settings import PREFIX, Settings
@@ -45,15 +41,6 @@ StoreOption: TypeAlias = Annotated[
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 TableArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table.")]
-
-# Names, notes and errors are users' text: what looks like markup in them is not.
-_PIPE_WIDTH: Final = 1000  # what reads a pipe folds lines itself, or wants them whole
-out = Console(soft_wrap=True, highlight=False, markup=False)
-if not out.is_terminal:
-    out.width = _PIPE_WIDTH
-"""For results, on standard output."""
-err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-"""For progress and complaints, on standard error."""
 
 
 def one_of(choices: Iterable[str]) -> Callable[[str | None], str | None]:
@@ -99,28 +86,6 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name
         return f"user {os.getuid()}"
-
-
-def print_json(content: object) -> None:
-    """`content` on standard output, as JSON."""
-    sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
-
-
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows for people. Numbers are right-aligned."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for position, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[position], int) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else "-" if cell is None else str(cell) for cell in row))
-    out.print(table, soft_wrap=False)
-
-
-def complain(error: Exception) -> None:
-    """One error on standard error."""
-    err.print("error:", style="bold red", end=" ")
-    err.print(str(error))
 
 
 def exit_code(error: Exception) -> int:

@@ -10,7 +10,8 @@ import typer
 from safetensors.numpy import save_file
 
 from service import npyfile
-from service.cli.common import JsonOption, StoreOption, TableArgument, one_of, out, print_json, store_at
+from service.cli.common import JsonOption, StoreOption, TableArgument, one_of, store_at
+from service.cli.printing import out, print_json
 from service.errors import Conflict, InvalidRequest
 from service.types import TableVersion
 from service.version import VersionFolder

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from service.cli.changing import changing
-from service.cli.common import JsonOption, StoreOption, TableArgument, complain, out, print_json, print_table, store_at
+from service.cli.common import JsonOption, StoreOption, TableArgument, store_at
+from service.cli.printing import complain, out, print_json, print_table
 from service.errors import Conflict, DamagedVersion
 from service.store import TableStore
 from service.types import TableVersion

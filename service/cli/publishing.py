@@ -7,7 +7,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.cli.changing import changing
-from service.cli.common import err, one_of, out, print_json
+from service.cli.common import one_of
+from service.cli.printing import err, out, print_json
 from service.errors import ServiceError
 from service.imported import ImportedTable
 from service.manifest import Manifest, Rounding

@@ -1,13 +1,16 @@
 """`serve`: every setting as an option, and the supervisor."""
 
 import inspect
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from service.cli.common import settings_from
+from service.cli.imports import quick_imports
 from service.settings import Settings
 
+HTTPX_COMMAND_LINE: Final = "httpx._main"
+"""With what it imports, a tenth of all that `serve` imports."""
 _NOT_ON_THE_COMMAND_LINE = frozenset({"admin_token", "admin_tokens"})  # other users see the arguments of a process
 
 
@@ -23,9 +26,10 @@ def serve(**given: object) -> None:
     Every option is also a setting: --max-ids is EMBEDDING_MAX_IDS. The tokens of the admin API are settings only
     (EMBEDDING_ADMIN_TOKEN, EMBEDDING_ADMIN_TOKENS), because the arguments of a process are visible to others.
     """
-    from service.server.supervisor import supervise  # noqa: PLC0415  (other commands need no server)
-
-    supervise(settings_from(**given))
+    settings = settings_from(**given)
+    with quick_imports(HTTPX_COMMAND_LINE):
+        from service.server.supervisor import supervise  # noqa: PLC0415  (other commands need no server)
+    supervise(settings)
 
 
 def _parameters() -> list[inspect.Parameter]:

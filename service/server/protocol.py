@@ -67,7 +67,9 @@ class ChildProtocol(HttpToolsProtocol):
 
     def _waits_for(self, client_seconds: float) -> tuple[tuple[object, ...], float]:
         """What the client has to do, the same as long as it does not, and how many seconds it gets; () for nothing."""
-        if self.arriving:
+        if self.flow.read_paused and not self.flow.write_paused:
+            return (), 0.0  # it is we who do not read
+        if self.arriving and not self.flow.write_paused:
             sent = self.packets if self.url.startswith(_LONG) else None
             return ("arriving", self.arriving, sent), client_seconds
         if self.flow.write_paused:

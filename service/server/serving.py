@@ -1,5 +1,6 @@
 """uvicorn as the children run it: without its own signal handlers, on sockets that the supervisor bound."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -8,13 +9,17 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.server.accepting import Acceptor, OpenConnections, Share
 from service.server.protocol import ChildProtocol
 
 _TICKS: Final = 10  # of uvicorn's main loop in a second
 
 
 class ChildServer(uvicorn.Server):
-    """uvicorn's server, telling when it accepts, and stopped by `stop`."""
+    """uvicorn's server, telling when it accepts, and stopped by `stop`.
+
+    With a `share` its one socket is also that of other processes, and it takes its share of the connections.
+    """
 
     def __init__(
         self,
@@ -23,6 +28,7 @@ class ChildServer(uvicorn.Server):
         client_seconds: float,
         on_started: Callable[[], None] = lambda: None,
         protocol: type[ChildProtocol] = ChildProtocol,
+        share: Share | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -40,6 +46,10 @@ class ChildServer(uvicorn.Server):
         )
         self._client_seconds = client_seconds
         self._on_started = on_started
+        self._share = share
+        self._acceptor: Acceptor | None = None
+        if share is not None:
+            self.server_state.connections = OpenConnections(share.lost)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -53,9 +63,28 @@ class ChildServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._share is None or sockets is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            (listener,) = sockets
+            self._acceptor = Acceptor(listener, self._share, self._new_protocol)
         self._on_started()
+
+    def _new_protocol(self) -> asyncio.Protocol:
+        """As uvicorn makes it for a connection that it accepts."""
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._accept_no_more()
+        await super().shutdown(sockets)
 
     def stop(self) -> None:
         """Finishes the requests in flight and then ends."""
         self.should_exit = True
+        self._accept_no_more()
+
+    def _accept_no_more(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.close()

@@ -7,27 +7,29 @@ Clients send the same head again and again. What the parser has made of a head d
 is remembered, and the parser sees only heads that are new.
 """
 
+import asyncio
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Final, cast
+from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from service.api.answer import Answer, Buffer, Headers, Stream
-from service.api.front import Front, Lookups
+from service.api.answer import Answer, Buffer, Flat, Headers, Stream, gathered, joined
+from service.api.front import ADMITTED, Front, Lookups
 from service.api.lookup import Address, Head, address_of, read_head
 from service.api.media import header_fields
 from service.api.prepared import Prepared
 from service.api.question import Question
 from service.api.turns import Turns
 from service.errors import ServiceError
+from service.scattered import Scattered, Writer
 from service.server.protocol import ChildProtocol
 
 _LONGEST_BODY: Final = 64 << 10
 """Bytes of a request that may be answered here: 8,192 raw ids."""
-_LENGTHS: Final = {b"%d" % length: length for length in range(_LONGEST_BODY + 1)}
 _JOINED: Final = 16 << 10
 """Bytes of an answer that are copied behind its head, which costs less than a second buffer."""
 _END: Final = b"\r\n\r\n"
@@ -49,14 +51,16 @@ class _Known:
 class Wire(ChildProtocol):
     """uvicorn's protocol for a `Front`, with a short way for its lookups."""
 
-    _heads: ClassVar[dict[bytes, _Known]] = {}
+    _memos: ClassVar[WeakKeyDictionary[Front, dict[bytes, _Known]]] = WeakKeyDictionary()
     _defaults: ClassVar[list[tuple[bytes, bytes]]] = []
+    _writer: ClassVar = Writer()
     _end: ClassVar[bytes] = b"\r\n"
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  (uvicorn's)
         super().__init__(*arguments, **named)
         assert isinstance(self.app, Front)  # noqa: S101
         self._lookups: Lookups = self.app.lookups
+        self._heads = Wire._memos.setdefault(self.app, {})
         self._admission = self._lookups.admission
         self._packet = b""
         self._unparsed = b""
@@ -67,6 +71,11 @@ class Wire(ChildProtocol):
         """Whether the answer to a large question is being made or sent; what comes meanwhile is `_held`."""
         self._held = b""
         self._last = False
+        self._descriptor = -1
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._descriptor = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         if self._streams:
@@ -103,27 +112,37 @@ class Wire(ChildProtocol):
 
     def _body_received(self, data: bytes) -> None:
         known = self._known
-        if known is not None and len(data) == known.length:
-            self.packets += 1
-            self._forget_unparsed()
-            self._answer_or_stream(known, data, 0)
+        if known is None or len(data) != known.length:
+            super().data_received(self._unparsed_again() + data)
+            return
+        self.packets += 1
+        self._unparsed, self._known, self.arriving = b"", None, 0
+        question = self._answer(known, data, 0)
+        if question is None:
+            self._admission.leave()
         else:
-            super().data_received(self._forget_unparsed() + data)
+            self._begin(self._answer_in_turns(known.head.address, question))
+
+    def _unparsed_again(self) -> bytes:
+        """The head that the parser has not seen, for the parser; its place is taken once more as it tells of it."""
+        head, self._unparsed, self._known = self._unparsed, b"", None
+        self.arriving = 0
+        self._admission.in_flight -= 1
+        return head
 
     def _answer_or_stream(self, known: _Known, packet: bytes, start: int) -> None:
         question = self._answer(known, packet, start)
         if question is not None:
+            self._admission.in_flight += 1
             self._begin(self._answer_in_turns(known.head.address, question))
 
     def _answer(self, known: _Known, packet: bytes, start: int) -> Question | None:
         """Answers a request whose body begins at `start` of a packet; a large question comes back."""
         prepared = known.prepared
         if prepared is not None:
-            vectors = self._lookups.vectors_now(prepared, packet, start)
-            if vectors is not None:
-                head = _head(200, prepared.headers, prepared.length) + self._lines()
-                self.transport.writelines((head + prepared.prefix, vectors))
-                self.server_state.total_requests += 1
+            now = self._lookups.prepared_now(prepared, packet, start)
+            if now is not None:
+                self._write(200, *now)
                 return None
         found = self._lookups.answer_now(known.head, packet[start:])
         if isinstance(found, Question):
@@ -131,12 +150,12 @@ class Wire(ChildProtocol):
         answer, prepared = found
         if prepared is not None:
             known.prepared = prepared
-        self._write(answer)
+        self._write_answer(answer)
         return None
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
+        """Starts an answer in turns, for a request that has its place."""
         self._streams = True
-        self._admission.in_flight += 1
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -144,9 +163,11 @@ class Wire(ChildProtocol):
     async def _answer_in_turns(self, address: Address, question: Question) -> None:
         try:
             await self._stream(await self._lookups.answer_in_turns(address, question))
-        except Exception:  # noqa: BLE001  (the head is sent: all that is left is to break off)
+        except BaseException as error:  # also a stop that does not wait any longer
+            self.transport.abort()  # the head is sent: all that is left is to break off
+            if not isinstance(error, Exception):
+                raise
             _log.exception("an answer broke off")
-            self.transport.abort()
         finally:
             self._admission.leave()
             self._streams = False
@@ -154,14 +175,18 @@ class Wire(ChildProtocol):
 
     async def _stream(self, answer: Answer) -> None:
         if not isinstance(answer.body, Stream):
-            self._write(answer)
+            self._write_answer(answer)
             return
-        self.transport.write(_head(answer.status, answer.headers, answer.length) + self._lines())
+        head = _head(answer.status, answer.headers) + b"%d\r\n" % answer.length + self._lines()
+        self.transport.write(head)
         turns = Turns()
         for piece in answer.body.pieces:
             if self.transport.is_closing():
                 return
-            self.transport.write(piece)
+            if isinstance(piece, Scattered):
+                self._write_scattered(piece)
+            else:
+                self.transport.write(piece)
             if self.flow.write_paused:
                 await self.flow.drain()
             await turns.end()
@@ -178,12 +203,6 @@ class Wire(ChildProtocol):
         self.flow.resume_reading()
         if held:
             self.data_received(held)
-
-    def _forget_unparsed(self) -> bytes:
-        head, self._unparsed, self._known = self._unparsed, b"", None
-        self.arriving = 0
-        self._admission.leave()
-        return head
 
     # Heads that are new, as the parser tells of them
 
@@ -217,19 +236,21 @@ class Wire(ChildProtocol):
             super().on_message_complete()
             return
         self.arriving = 0
-        self._leave()
+        self._known = None
+        if self._answer(known, self._body, 0) is None:
+            self._admission.leave()
+            return
         # Behind this request there may be another in the same packet: uvicorn makes it wait for a large answer.
-        if self._answer(known, self._body, 0) is not None:
-            self._make_scope()
-            super().on_headers_complete()
-            super().on_body(self._body)
-            super().on_message_complete()
+        self._make_scope()
+        self.scope[ADMITTED] = True  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()
+        super().on_body(self._body)
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._unparsed:
-            self._forget_unparsed()
-        elif self._known is not None:
-            self._leave()
+        if self._known is not None:
+            self._unparsed, self._known = b"", None
+            self._admission.leave()
         super().connection_lost(exc)
 
     def answers(self) -> bool:
@@ -241,11 +262,12 @@ class Wire(ChildProtocol):
             self._last = True
             return
         if self._unparsed:
-            super().data_received(self._forget_unparsed())
+            super().data_received(self._unparsed_again())
         if self._known is not None:
-            self._leave()
+            self._known = None
             body, self._body = self._body, b""
             self._make_scope()
+            self.scope[ADMITTED] = True  # type: ignore[typeddict-unknown-key]
             super().on_headers_complete()
             super().on_body(body)
         super().shutdown()
@@ -262,7 +284,7 @@ class Wire(ChildProtocol):
         path, _, query = self.url.partition(b"?")
         address = _address(path)
         parser, fields = self.parser, header_fields(self.headers)
-        length = _LENGTHS.get(fields.content_length or b"")
+        length = _length(fields.content_length)
         special = self.expect_100_continue or parser.should_upgrade() or not parser.should_keep_alive()
         if address is None or address.kind is not None or length is None or special or parser.get_method() != b"POST":
             return None
@@ -289,20 +311,29 @@ class Wire(ChildProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers = self.scope["headers"] = headers
 
-    def _leave(self) -> None:
-        self._known = None
-        self._admission.leave()
-
-    def _write(self, answer: Answer) -> None:
-        status, headers = answer.status, answer.headers
+    def _write_answer(self, answer: Answer) -> None:
         body = cast("tuple[Buffer, ...]", answer.body)  # a stream is no small answer
-        length = sum(map(len, body))
-        head = (_head(status, headers, length), self._lines())
-        if length <= _JOINED:
-            self.transport.write(b"".join(head + body))
+        self._write(answer.status, answer.headers, sum(map(len, body)), body)
+
+    def _write(self, status: int, headers: Headers, length: int, body: tuple[Buffer, ...]) -> None:
+        head = _head(status, headers) + b"%d\r\n" % length + self._lines()
+        if len(body) == 3 and isinstance(body[1], Scattered):
+            self._write_scattered(body[1], head + bytes(body[0]), gathered(body[2]))
+        elif length <= _JOINED:
+            self.transport.write(b"".join((head, joined(body))))
         else:
-            self.transport.writelines((b"".join(head), *body))
+            self.transport.writelines((head, *map(gathered, body)))
         self.server_state.total_requests += 1
+
+    def _write_scattered(self, pieces: Scattered, head: Flat = b"", tail: Flat = b"") -> None:
+        """Hands bytes to the system from where they lie, as far as it takes them now."""
+        writer, transport = self._writer, self.transport
+        if transport.get_write_buffer_size() or transport.is_closing() or not writer.takes(head, pieces, tail):
+            transport.writelines((head, bytes(pieces), tail))
+            return
+        written = writer.write(self._descriptor, head, pieces, tail)
+        if written < len(head) + len(pieces) + len(tail):
+            transport.write(b"".join((head, bytes(pieces), tail))[written:])
 
     def _lines(self) -> bytes:
         """Uvicorn's own header fields, which it makes anew once a second, and the end of the head."""
@@ -311,6 +342,13 @@ class Wire(ChildProtocol):
             Wire._defaults = defaults
             Wire._end = b"".join(b"%b: %b\r\n" % header for header in defaults) + b"\r\n"
         return Wire._end
+
+
+def _length(announced: bytes | None) -> int | None:
+    """The length of a body that may be answered here."""
+    if announced is None or not announced.isdigit() or len(announced) > len(str(_LONGEST_BODY)):
+        return None
+    return int(announced) if int(announced) <= _LONGEST_BODY else None
 
 
 @lru_cache(maxsize=1024)
@@ -322,6 +360,6 @@ def _address(path: bytes) -> Address | None:
 
 
 @lru_cache(maxsize=1024)
-def _head(status: int, headers: Headers, length: int) -> bytes:
-    lines = b"".join(b"%b: %b\r\n" % header for header in (*headers, (b"content-length", b"%d" % length)))
-    return STATUS_LINE[status] + lines
+def _head(status: int, headers: Headers) -> bytes:
+    """The status line and header fields, up to the length of the body."""
+    return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"content-length: "

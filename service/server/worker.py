@@ -17,6 +17,7 @@ from service.api.forwarding import Forwarding
 from service.api.guard import closed
 from service.metrics import Counters, SharedCounters
 from service.registry import TableRegistry
+from service.server.accepting import Share, Shares
 from service.server.allocator import keep_freed_memory
 from service.server.control import Channel, Message
 from service.server.participant import Participant
@@ -41,6 +42,7 @@ class Prepared:
     watcher: StoreWatcher
     counters: Counters
     service: Service
+    shares: Shares
 
 
 def prepare(settings: Settings, admin_at: str) -> Prepared:
@@ -57,7 +59,7 @@ def prepare(settings: Settings, admin_at: str) -> Prepared:
     counters = Counters(SharedCounters(settings.workers), 0)
     forwarding = _forwarding(settings, admin_at) if settings.admin_port is None else closed
     service = create_service(settings, registry, watcher, counters, admin=lambda _: forwarding)
-    return Prepared(settings, watcher, counters, service)
+    return Prepared(settings, watcher, counters, service, Shares(settings.workers))
 
 
 def _forwarding(settings: Settings, admin_at: str) -> Forwarding:
@@ -85,6 +87,7 @@ async def _serve(prepared: Prepared, number: int, listener: socket.socket, chann
         settings.client_seconds,
         on_started=lambda: channel.send(Message("ready")),
         protocol=Wire,
+        share=Share(prepared.shares, number) if settings.workers > 1 else None,
     )
     participant = Participant(prepared.watcher, number, channel, give_up=lambda: signal.raise_signal(signal.SIGKILL))
     loop = asyncio.get_running_loop()

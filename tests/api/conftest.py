@@ -11,9 +11,9 @@ from tests.api import samples
 from tests.world import Path_, serving
 
 
-@pytest.fixture(scope="session", params=["front", "behind"])
+@pytest.fixture(scope="session", params=["wire", "behind"])
 def path(request: pytest.FixtureRequest) -> Path_:
-    """In front of FastAPI's router, or behind it."""
+    """The way that lookups take: answered by the protocol, in front of FastAPI's router, or behind it."""
     return cast("Path_", request.param)
 
 

@@ -61,7 +61,7 @@ def fill(root: Path) -> TableStore:
 
 
 @contextmanager
-def administrating(root: Path, path: Path_ = "front", **settings: object) -> Iterator[httpx.Client]:
+def administrating(root: Path, path: Path_ = "wire", **settings: object) -> Iterator[httpx.Client]:
     """A server over the store with the admin token `secret`, and a client that has it."""
     with serving(root, path, **{"admin_token": "secret", **settings}) as client:
         client.headers.update(SECRET)

@@ -1,4 +1,4 @@
-"""The contract of lookups, over every form of request and answer, in front of the router and behind it."""
+"""The contract of lookups, over every form of request and answer, on every way that a lookup may take."""
 
 import io
 import json
@@ -29,6 +29,8 @@ from tests.api.wire import (
     post,
     read_json,
 )
+
+pytestmark = pytest.mark.parametrize("path", ["wire", "front", "behind"], indirect=True, scope="session")
 
 W = ROWS
 ZERO = np.zeros(DIM, dtype=np.float32)

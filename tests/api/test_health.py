@@ -15,7 +15,7 @@ from service.watcher import StoreWatcher
 from tests.api.samples import ROWS
 from tests.api.test_tables import damage
 from tests.api.wire import OCTETS, PROBLEM
-from tests.world import Path_, listening, publish, service_over, serving
+from tests.world import Path_, publish, reachable, service_over, serving
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_server_that_has_not_looked_at_its_store_is_alive_and_not_ready(tmp_pa
     watcher = StoreWatcher(TableStore(tmp_path), registry)
     settings = Settings(store=tmp_path)
     service = create_service(settings, registry, watcher, Counters(SharedCounters(1), 0))
-    with listening(service.front if path == "front" else service.behind) as url, httpx.Client(base_url=url) as client:
+    with reachable(service, path) as url, httpx.Client(base_url=url) as client:
         assert client.get("/health/live").status_code == 200
         assert client.get("/health/ready").status_code == 503
         watcher.refresh()
@@ -110,7 +110,7 @@ def test_a_table_whose_next_version_is_damaged_serves_the_old_one(tmp_path: Path
     store = TableStore(tmp_path)
     publish(store, "words", ROWS)
     service, watcher = service_over(tmp_path)
-    with listening(service.front if path == "front" else service.behind) as url, httpx.Client(base_url=url) as client:
+    with reachable(service, path) as url, httpx.Client(base_url=url) as client:
         publish(store, "words", ROWS * 2)
         (tmp_path / "words" / "2" / "manifest.json").write_text("{}")
         watcher.refresh()

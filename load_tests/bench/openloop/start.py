@@ -30,7 +30,12 @@ from service.store import TableStore
 
 AT_MOST: Final = 1.5
 AIM: Final = 0.7
-_IMPORTED: Final = "import service.cli, service.server.supervisor"
+_IMPORTED: Final = """
+from service.cli.imports import quick_imports
+from service.cli.serve import HTTPX_COMMAND_LINE
+with quick_imports(HTTPX_COMMAND_LINE):
+    import service.cli.app, service.server.supervisor
+"""
 _IMPORT_LINE: Final = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \| (\s*)(\S+)")
 _PATIENCE: Final = 120.0
 _POLL: Final = 0.001
@@ -91,7 +96,7 @@ def first_answer(store: Path, request: bytes, port: int) -> float:
 
 @contextmanager
 def _serving(store: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("EMBEDDING_")}
+    environment = {name: value for name, value in _environment().items() if not name.startswith("EMBEDDING_")}
     process = subprocess.Popen(
         [*_command(), "serve", "--store", str(store), "--port", str(port), "--log-level", "error"],
         env=environment,
@@ -103,6 +108,11 @@ def _serving(store: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """In which Python keeps what it has compiled, as an installed package has it: without, every start compiles."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _command() -> list[str]:
@@ -122,13 +132,14 @@ def _answers(port: int, request: bytes) -> bool:
 def import_seconds() -> float:
     """Of a Python that imports what `serve` imports, and ends."""
     begun = time.perf_counter()
-    subprocess.run([sys.executable, "-c", _IMPORTED], check=True)
+    subprocess.run([sys.executable, "-c", _IMPORTED], check=True, env=_environment())
     return time.perf_counter() - begun
 
 
 def slowest_imports(count: int = 25) -> list[Imported]:
     """The modules that take longest with all that they import, by `python -X importtime`."""
-    done = subprocess.run([sys.executable, "-X", "importtime", "-c", _IMPORTED], check=True, capture_output=True)
+    command = [sys.executable, "-X", "importtime", "-c", _IMPORTED]
+    done = subprocess.run(command, check=True, capture_output=True, env=_environment())
     modules = [
         Imported(name, int(own) / 1e6, int(total) / 1e6)
         for own, total, _, name in _IMPORT_LINE.findall(done.stderr.decode())
