@@ -406,7 +406,7 @@ def test_the_command_ends_with_one_if_a_promise_is_not_kept(
     rate: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "bench", lambda *_: _report(_run([_burst(rate)], [_burst(100)])))
-    monkeypatch.setattr(sys, "argv", ["bench", "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["bench", "--closed-loop", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         command.main()
     assert ended.value.code == code

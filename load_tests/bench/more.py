@@ -1,7 +1,8 @@
 """What `make bench` measures beside the closed loop, each by its module in `openloop`."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from load_tests.bench.openloop import latency, mixed, overload, spread, start
@@ -21,6 +22,10 @@ class More:
     curves: Sequence[Curve] = ()
 
 
+def _refusing(row: Row) -> Row:
+    return replace(row, what=f"{_IN_FLIGHT} in flight: {row.what}")
+
+
 NOTHING: Final = More()
 
 
@@ -35,7 +40,9 @@ def measure(tell: Callable[[str], None]) -> More:
         curves = [latency.curve(setting, kind) for kind in latency.KINDS]
         tell("small requests beside large ones")
         rows += mixed.rows(mixed.measure(setting))
-    with world(settings={"MAX_IN_FLIGHT": _IN_FLIGHT}) as setting:
         tell("overload")
-        rows += overload.rows(overload.measure(setting))
+        rows += [row for row in overload.rows(overload.measure(setting)) if not math.isnan(row.measured)]
+    with world(settings={"MAX_IN_FLIGHT": _IN_FLIGHT}) as setting:
+        tell("overload with refusals")
+        rows += [_refusing(row) for row in overload.rows(overload.measure(setting))]
     return More(rows, curves)

@@ -44,7 +44,7 @@ def test_a_killed_worker_is_replaced_and_its_queue_is_answered(server: Running) 
     assert len(before) == 2
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    # Every connection goes to the queue of one of the two; both were without a process a moment ago.
+    # Connections wait in a queue that both have in common; both were without a process a moment ago.
     answers = [ask(server, [5]) for _ in range(20)]
     assert {answer.status_code for answer in answers} == {200}
     after = until(lambda: workers if len(workers := server.workers()) == 2 else None)
