@@ -20,7 +20,8 @@ from service.scattered import Iovecs, Scattered, address_of
 from service.table import EmbeddingTable
 from service.types import Selection
 
-_SLICE: Final = 480_000  # bytes
+_SLICE: Final = 240_000  # bytes
+_SCATTERED: Final = 480_000  # bytes of a slice that is not copied in this process
 
 
 class RowBody(NamedTuple):
@@ -98,7 +99,7 @@ def text_stream(pieces: tuple[Buffer, ...]) -> Stream:
     def slices() -> Iterator[Buffer]:
         for piece in pieces:
             if isinstance(piece, Scattered):
-                yield from piece.parts(_SLICE)
+                yield from piece.parts(_SCATTERED)
             else:
                 yield piece
 
