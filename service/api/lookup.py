@@ -113,7 +113,7 @@ class LookupEndpoint:
         if question.is_large():
             return question
         answer = self._at_once(question)
-        encode = encoder_for(question, head.media) if head.query.is_int64() else None
+        encode = encoder_for(question, head.media, self._limits) if head.query.is_int64() else None
         if encode is None or entry.loaded is None:
             return answer, None
         return answer, Prepared(entry.loaded, self._registry, self._counters, encode)

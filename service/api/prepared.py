@@ -17,6 +17,7 @@ from service.api.answer import Buffer, Headers
 from service.api.encodings import mask_and_end, object_head, octets
 from service.api.json_body import plain_ids
 from service.api.json_text import PIECE
+from service.api.limits import Limits
 from service.api.media import JSON, NPY, OCTETS
 from service.api.options import DEFAULT_SCALARS
 from service.api.question import Question, answer_headers
@@ -70,11 +71,11 @@ class Prepared:
         return answer
 
 
-def encoder_for(question: Question, sent: str) -> Encode | None:
+def encoder_for(question: Question, sent: str, limits: Limits) -> Encode | None:
     """For lookups like one that was just answered, whose body was of the type `sent`: raw int64 ids, or JSON."""
     if sent == JSON and question.media == JSON and question.request.options is DEFAULT_OPTIONS:
         kept = question.table.texts is not None or not question.is_text()
-        return _Json(question).encode if kept else None
+        return _Json(question, limits).encode if kept else None
     if sent == OCTETS and question.media in (OCTETS, NPY):
         return _Raw(question).encode
     return None
@@ -115,8 +116,9 @@ class _Form(NamedTuple):
 class _Json:
     """One sequence of ids in, JSON out, with the numbers as kept text or as base64."""
 
-    def __init__(self, question: Question) -> None:
-        self._most = PIECE // question.table.embedding_dim
+    def __init__(self, question: Question, limits: Limits) -> None:
+        self._most = min(PIECE // question.table.embedding_dim, limits.max_ids)
+        self._longest = limits.max_response_bytes
         self._forms: dict[tuple[int, bool], _Form] = {}
 
     def encode(self, table: EmbeddingTable, packet: bytes, start: int) -> tuple[Now, int] | None:
@@ -139,6 +141,8 @@ class _Json:
         else:
             vectors = pybase64.b64encode(octets(table.backend.gather(ids)))
         length = len(form.head) + len(vectors) + len(tail)
+        if length > self._longest:
+            return None
         return Now(form.headers, length, (form.head, vectors, tail)), len(ids)
 
     def _form(self, table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> _Form:
