@@ -126,7 +126,7 @@ def test_a_mistake_in_the_child_is_shown_and_no_refusal(monkeypatch: pytest.Monk
 
 
 def children() -> set[int]:
-    """The processes that this one has started and that are there."""
+    """The processes that this one has started and that are there (those of earlier tests may end at any time)."""
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
@@ -135,11 +135,11 @@ def test_a_table_that_nobody_reads_leaves_no_child() -> None:
     _, table = read(KERAS / "sequential.keras", ImportOptions())
     assert len(children() - before) == 1
     del table
-    assert children() == before
+    assert children() <= before
 
 
 def test_a_table_that_was_read_leaves_no_child() -> None:
     before = children()
     _, table = read(KERAS / "sequential.keras", ImportOptions())
     list(table.blocks)
-    assert children() == before
+    assert children() <= before
