@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lock memory import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench clean
+.PHONY: serve test check lock memory import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -123,6 +123,10 @@ upload-memory: .venv/test.stamp
 # a peer that is not installed, or cannot be, is left out by name. About ten minutes.
 bench: .venv/bench.stamp .venv-peers/peers.stamp .venv-triton/triton.stamp
 	$(BIN)/python -m load_tests.bench
+
+# Random rows of a 3 GB table, in huge pages and in small ones, against numpy's `take` and the machine's copying.
+bench-large: .venv/bench.stamp
+	$(BIN)/python -m load_tests.bench.large
 
 .venv/bench.stamp: .venv/serve.stamp
 	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[bench]'

@@ -1,4 +1,5 @@
 import errno
+import random
 import resource
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from tests.world import KERAS_ROWS, imported, publish
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = 4096
+MIB = 1 << 20
 
 
 def names(folder: Path) -> set[str]:
@@ -57,9 +59,23 @@ def test_a_new_file_never_overwrites(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pieces", [[], [b""], [b"a"], [b"a", b"bc"], [bytes(3 << 20)]], ids=["none", "0", "1", "2", "3M"]
+    "sizes",
+    [
+        [],
+        [0],
+        [1],
+        [1, 2],
+        [3 * MIB],
+        [2 * MIB],
+        [128, 2 * MIB - 128],
+        [128, 2 * MIB - 129, 1, 1],
+        [128, 7 * MIB, 0, 5, MIB, MIB],
+        [1] * 5 + [133 * MIB],
+    ],
+    ids=str,
 )
-def test_a_hashed_file_counts_and_hashes_what_it_wrote(tmp_path: Path, pieces: list[bytes]) -> None:
+def test_a_hashed_file_counts_and_hashes_what_it_wrote(tmp_path: Path, sizes: list[int]) -> None:
+    pieces = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
     with durable.HashedFile(tmp_path / "a") as file:
         for piece in pieces:
             file.write(piece)

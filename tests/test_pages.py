@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from service.backends import pages
+from service.durable import HashedFile
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps")
 
 NO_SUCH_ADVICE = 9999
+HUGE = 2 << 20
 
 
 def mapped(folder: Path, length: int) -> mmap.mmap:
@@ -26,12 +28,19 @@ def mapped(folder: Path, length: int) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def resident_bytes(mapping: mmap.mmap) -> int:
+def resident_bytes(mapping: mmap.mmap, what: str = "Rss") -> int:
     """How much of the mapping is in this process's page tables."""
     address = np.frombuffer(mapping, dtype=np.uint8).ctypes.data
     lines = iter(Path("/proc/self/smaps").read_text().splitlines())
     next(line for line in lines if line.startswith(f"{address:x}-"))
-    return next(int(line.split()[1]) for line in lines if line.startswith("Rss:")) * 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024
+
+
+def huge_bytes(path: Path) -> int:
+    """How much of a file is mapped by huge pages, once it is populated."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+        pages.populate(mapping)
+        return resident_bytes(mapping, "FilePmdMapped")
 
 
 def advice_is_known() -> bool:
@@ -142,3 +151,16 @@ def test_pages_that_the_file_has_lost_are_an_error(tmp_path: Path, slice_bytes: 
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert "could not be read" in ended.stderr
+
+
+def test_a_table_is_written_into_huge_pages_where_the_file_system_has_them(tmp_path: Path) -> None:
+    with (tmp_path / "plain").open("wb", buffering=0) as file:
+        for _ in range(4):
+            file.write(bytes(HUGE))
+    if huge_bytes(tmp_path / "plain") == 0:
+        pytest.skip("this file system has none")
+    with HashedFile(tmp_path / "rows") as hashed:
+        hashed.write(bytes(128))
+        for _ in range(900):
+            hashed.write(bytes(9000))
+    assert huge_bytes(tmp_path / "rows") >= 2 * HUGE

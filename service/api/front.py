@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from starlette.types import ASGIApp
@@ -43,8 +44,8 @@ class Lookups:
         try:
             if ADMITTED not in scope:
                 await self.admission.enter()
-        except Overloaded as error:
-            await send_answer(send, self._counted(address, problem(error)))
+        except Overloaded:
+            await send_answer(send, self.refuse(address))
             return
         try:
             await send_answer(send, await self.answer(address, scope, receive))
@@ -92,6 +93,10 @@ class Lookups:
         except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
             return None
 
+    def refuse(self, address: Address) -> Answer:
+        """The answer to a request that finds too many in flight."""
+        return self._counted(address, _refusal(self.admission.limit))
+
     def _counted(self, address: Address, answer: Answer) -> Answer:
         endpoint = "multi_lookup" if address is MULTI else "lookup"
         table = address.table if address.table in self.registry.entries else ""  # bounds the metrics' memory
@@ -107,6 +112,12 @@ class Lookups:
         if isinstance(error, OutOfVocabulary):
             self.counters.add("embedding_oov_requests", (error.table.name,))
         return problem(error, extra)
+
+
+@lru_cache(maxsize=1)
+def _refusal(limit: int) -> Answer:
+    """Made once: many are refused at a time."""
+    return problem(Overloaded(limit))
 
 
 def route_of(path: str) -> Address | None:

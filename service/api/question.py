@@ -68,6 +68,7 @@ def answer_at_once(question: Question, limits: Limits) -> Answer:
 
 async def answer_in_turns(question: Question, limits: Limits) -> Answer:
     """The answer to a large question; the same as at once, made of pieces."""
+    await Turns().begin()
     selection = question.table.select(question.request)
     if selection is not None:
         body = await _body_in_turns(question, selection, limits)

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 _DONT_NEED: Final = 4  # MADV_DONTNEED
+_HUGE: Final = 14  # MADV_HUGEPAGE
 _POPULATE_READ: Final = 22  # MADV_POPULATE_READ, Linux 5.14; the mmap module does not name it
 _SLICE: Final = 4 << 20  # bytes; a fraction of a millisecond
 _LARGE_SLICE: Final = 32 << 20
@@ -27,9 +28,11 @@ _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 def populate(mapping: mmap.mmap, *, gently: bool = True) -> None:
     """Faults every page of `mapping` in for reading, slice by slice; reads the file where it is not cached.
 
+    What is not cached is read into huge pages where the file system can; see `durable.HashedFile` for what is written.
     Without `gently` as quickly as can be: 3 GB that are cached take 0.1 s, and 0.7 s with the pauses.
     """
     touched = np.frombuffer(mapping, dtype=np.uint8)
+    _madvise(touched.ctypes.data, len(touched), _HUGE)
     if not gently:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pages") as threads:
             list(threads.map(_fault_in, _slices(touched, _LARGE_SLICE)))

@@ -2,83 +2,55 @@
 
 That is what the framework costs beside the parser and the socket. Lookups of ordinary clients in active versions come
 this way; all else goes the way of ASGI, and both through the same endpoint.
-
-Clients send the same head again and again. What the parser has made of a head depends on nothing but its bytes, so it
-is remembered, and the parser sees only heads that are new.
 """
 
-import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, ClassVar, Final, cast
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
-from service.api.answer import Answer, Buffer, Flat, Headers, Stream, gathered, joined
 from service.api.front import ADMITTED, Front, Lookups
-from service.api.lookup import Address, Head, address_of, read_head
-from service.api.media import header_fields
-from service.api.prepared import Prepared
+from service.api.lookup import Address
 from service.api.question import Question
-from service.api.turns import Turns
-from service.errors import ServiceError
-from service.scattered import Scattered, Writer
-from service.server.protocol import ChildProtocol
-
-_LONGEST_BODY: Final = 64 << 10
-"""Bytes of a request that may be answered here: 8,192 raw ids."""
-_JOINED: Final = 16 << 10
-"""Bytes of an answer that are copied behind its head, which costs less than a second buffer."""
-_END: Final = b"\r\n\r\n"
-_LONGEST_HEAD: Final = 2048
-_MOST_HEADS: Final = 2048
+from service.errors import Overloaded
+from service.server.heads import END, Heads, Known, is_lookup, read_known
+from service.server.writing import WritingProtocol
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class _Known:
-    """What a head says, how many bytes of body follow it, and what can be told of its answer before they come."""
+class _Whole(NamedTuple):
+    """A request that is there as a whole: what its head says, and the packet in which its body begins at `start`."""
 
-    head: Head
-    length: int
-    prepared: Prepared | None = None
+    known: Known
+    packet: bytes
+    start: int
 
 
-class Wire(ChildProtocol):
-    """uvicorn's protocol for a `Front`, with a short way for its lookups."""
+class Wire(WritingProtocol):
+    """uvicorn's protocol for a `Front`, with a short way for its lookups.
 
-    _memos: ClassVar[WeakKeyDictionary[Front, dict[bytes, _Known]]] = WeakKeyDictionary()
-    _defaults: ClassVar[list[tuple[bytes, bytes]]] = []
-    _writer: ClassVar = Writer()
-    _end: ClassVar[bytes] = b"\r\n"
+    A request whose head is known is `_unparsed` while its body is on its way. Where too many are in flight it is
+    `_waiting` for its place; a large one is answered by a task. Meanwhile the connection is `_busy`, and what comes
+    is `_held`. A request whose head is new comes from the parser, and what is there of it is in `_known` and `_body`.
+    """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  (uvicorn's)
         super().__init__(*arguments, **named)
         assert isinstance(self.app, Front)  # noqa: S101
         self._lookups: Lookups = self.app.lookups
-        self._heads = Wire._memos.setdefault(self.app, {})
+        self._heads = Heads.of(self.app)
         self._admission = self._lookups.admission
         self._packet = b""
         self._unparsed = b""
-        """A head that is known, while its body is on its way; the parser has not seen it."""
-        self._known: _Known | None = None
+        self._known: Known | None = None
         self._body = b""
-        self._streams = False
-        """Whether the answer to a large question is being made or sent; what comes meanwhile is `_held`."""
+        self._waiting: _Whole | None = None
+        self._busy = False
         self._held = b""
         self._last = False
-        self._descriptor = -1
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._descriptor = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
-        if self._streams:
+        if self._busy:
             self._held += data
             self.flow.pause_reading()
             return
@@ -86,23 +58,29 @@ class Wire(ChildProtocol):
             self._body_received(data)
             return
         if not self.arriving:
-            end = data.find(_END) + 4
+            end = data.find(END) + 4
             known = self._heads.get(data[:end])
-            if known is not None and self._is_free():
+            if known is not None and not (self.answers() or self.flow.write_paused):
                 body = len(data) - end
+                is_free = self._admission.in_flight < self._admission.limit
                 if body == known.length:
                     self.packets += 1
                     if self.timeout_keep_alive_task is not None:
                         self._unset_keepalive_if_required()
-                    self._answer_or_stream(known, data, end)
+                    if is_free:
+                        self._answer_or_stream(known, data, end)
+                    else:
+                        self._wait_for_place(_Whole(known, data, end))
                     return
-                if body == 0:
+                if body == 0 and is_free:
                     self._wait_for_body(data, known)
                     return
             self._packet = data
         super().data_received(data)
 
-    def _wait_for_body(self, head: bytes, known: _Known) -> None:
+    # Heads that are known, with their bodies in the same packet or in the next
+
+    def _wait_for_body(self, head: bytes, known: Known) -> None:
         self.packets += 1
         self._unset_keepalive_if_required()
         self.url = b""
@@ -117,11 +95,7 @@ class Wire(ChildProtocol):
             return
         self.packets += 1
         self._unparsed, self._known, self.arriving = b"", None, 0
-        question = self._answer(known, data, 0)
-        if question is None:
-            self._admission.leave()
-        else:
-            self._begin(self._answer_in_turns(known.head.address, question))
+        self._answer_admitted(_Whole(known, data, 0))
 
     def _unparsed_again(self) -> bytes:
         """The head that the parser has not seen, for the parser; its place is taken once more as it tells of it."""
@@ -130,19 +104,29 @@ class Wire(ChildProtocol):
         self._admission.in_flight -= 1
         return head
 
-    def _answer_or_stream(self, known: _Known, packet: bytes, start: int) -> None:
+    # Answers
+
+    def _answer_or_stream(self, known: Known, packet: bytes, start: int) -> None:
         question = self._answer(known, packet, start)
         if question is not None:
             self._admission.in_flight += 1
             self._begin(self._answer_in_turns(known.head.address, question))
 
-    def _answer(self, known: _Known, packet: bytes, start: int) -> Question | None:
+    def _answer_admitted(self, request: _Whole) -> None:
+        """The same for a request that has its place."""
+        question = self._answer(*request)
+        if question is None:
+            self._admission.leave()
+        else:
+            self._begin(self._answer_in_turns(request.known.head.address, question))
+
+    def _answer(self, known: Known, packet: bytes, start: int) -> Question | None:
         """Answers a request whose body begins at `start` of a packet; a large question comes back."""
         prepared = known.prepared
         if prepared is not None:
             now = self._lookups.prepared_now(prepared, packet, start)
             if now is not None:
-                self._write(200, *now)
+                self.write(200, *now)
                 return None
         found = self._lookups.answer_now(known.head, packet[start:])
         if isinstance(found, Question):
@@ -150,19 +134,19 @@ class Wire(ChildProtocol):
         answer, prepared = found
         if prepared is not None:
             known.prepared = prepared
-        self._write_answer(answer)
+        self.write_answer(answer)
         return None
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         """Starts an answer in turns, for a request that has its place."""
-        self._streams = True
+        self._busy = True
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
     async def _answer_in_turns(self, address: Address, question: Question) -> None:
         try:
-            await self._stream(await self._lookups.answer_in_turns(address, question))
+            await self.stream(await self._lookups.answer_in_turns(address, question))
         except BaseException as error:  # also a stop that does not wait any longer
             self.transport.abort()  # the head is sent: all that is left is to break off
             if not isinstance(error, Exception):
@@ -170,30 +154,11 @@ class Wire(ChildProtocol):
             _log.exception("an answer broke off")
         finally:
             self._admission.leave()
-            self._streams = False
         self._go_on()
 
-    async def _stream(self, answer: Answer) -> None:
-        if not isinstance(answer.body, Stream):
-            self._write_answer(answer)
-            return
-        head = _head(answer.status, answer.headers) + b"%d\r\n" % answer.length + self._lines()
-        self.transport.write(head)
-        turns = Turns()
-        for piece in answer.body.pieces:
-            if self.transport.is_closing():
-                return
-            if isinstance(piece, Scattered):
-                self._write_scattered(piece)
-            else:
-                self.transport.write(piece)
-            if self.flow.write_paused:
-                await self.flow.drain()
-            await turns.end()
-        self.server_state.total_requests += 1
-
     def _go_on(self) -> None:
-        """After an answer in turns: what came meanwhile, or the end."""
+        """After an answer that others had to wait for: what came meanwhile, or the end."""
+        self._busy = False
         if self.transport.is_closing():
             return
         if self._last:
@@ -203,6 +168,35 @@ class Wire(ChildProtocol):
         self.flow.resume_reading()
         if held:
             self.data_received(held)
+
+    # Waiting for a place
+
+    def _wait_for_place(self, request: _Whole) -> None:
+        self._busy, self._waiting = True, request
+        try:
+            self._admission.wait(self)
+        except Overloaded:
+            self.refused()
+
+    def admitted(self) -> None:
+        """Whoever gives a place away has not ended its own work: the answer comes next."""
+        self.loop.call_soon(self._answer_waiting)
+
+    def _answer_waiting(self) -> None:
+        request, self._waiting = self._waiting, None
+        if request is None:  # the client has gone
+            self._admission.leave()
+            return
+        self._busy = False
+        self._answer_admitted(request)
+        if not self._busy:
+            self._go_on()
+
+    def refused(self) -> None:
+        request, self._waiting = self._waiting, None
+        if request is not None:
+            self.write_answer(self._lookups.refuse(request.known.head.address))
+            self._go_on()
 
     # Heads that are new, as the parser tells of them
 
@@ -218,7 +212,7 @@ class Wire(ChildProtocol):
             self._make_scope()
             super().on_headers_complete()
         else:
-            self._remember(known)
+            self._heads.remember(self._packet, known)
             self._known = known
             self._body = b""
             self._admission.in_flight += 1
@@ -241,67 +235,19 @@ class Wire(ChildProtocol):
             self._admission.leave()
             return
         # Behind this request there may be another in the same packet: uvicorn makes it wait for a large answer.
-        self._make_scope()
-        self.scope[ADMITTED] = True  # type: ignore[typeddict-unknown-key]
-        super().on_headers_complete()
-        super().on_body(self._body)
+        self._leave_to_asgi()
         super().on_message_complete()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._known is not None:
-            self._unparsed, self._known = b"", None
-            self._admission.leave()
-        super().connection_lost(exc)
-
-    def answers(self) -> bool:
-        return self._streams or super().answers()
-
-    def shutdown(self) -> None:
-        """Lets a request whose body or answer is on its way come to its end."""
-        if self._streams:
-            self._last = True
-            return
-        if self._unparsed:
-            super().data_received(self._unparsed_again())
-        if self._known is not None:
-            self._known = None
-            body, self._body = self._body, b""
-            self._make_scope()
-            self.scope[ADMITTED] = True  # type: ignore[typeddict-unknown-key]
-            super().on_headers_complete()
-            super().on_body(body)
-        super().shutdown()
-
-    def _is_free(self) -> bool:
-        """Whether nothing else is under way on this connection, and not too much in this worker."""
-        busy = self.answers() or self.flow.write_paused
-        return not busy and self._admission.in_flight < self._admission.limit
-
-    def _short_way(self) -> _Known | None:
+    def _short_way(self) -> Known | None:
         """What a head says that may be answered here: that of a whole small lookup, without special wishes."""
-        if self.url[-7:] != b"/lookup" and b"/lookup?" not in self.url:
+        parser = self.parser
+        if not is_lookup(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return None
-        path, _, query = self.url.partition(b"?")
-        address = _address(path)
-        parser, fields = self.parser, header_fields(self.headers)
-        length = _length(fields.content_length)
         special = self.expect_100_continue or parser.should_upgrade() or not parser.should_keep_alive()
-        if address is None or address.kind is not None or length is None or special or parser.get_method() != b"POST":
+        full = self._admission.in_flight >= self._admission.limit
+        if special or full or self.answers() or self.flow.write_paused:
             return None
-        if parser.get_http_version() != "1.1" or not self._is_free():
-            return None
-        try:
-            return _Known(read_head(address, fields, query), length)
-        except ServiceError:
-            return None
-
-    def _remember(self, known: _Known) -> None:
-        """The head of the packet at hand, if it is there as a whole and of the plainest form."""
-        head = self._packet[: self._packet.find(_END) + 4]
-        if 4 < len(head) <= _LONGEST_HEAD and head.count(b"\n") == head.count(b"\r\n"):
-            if len(self._heads) >= _MOST_HEADS:
-                self._heads.clear()
-            self._heads[head] = known
+        return read_known(self.url, self.headers)
 
     def _make_scope(self) -> None:
         """What uvicorn does at the beginning of a request; most need no scope."""
@@ -311,55 +257,36 @@ class Wire(ChildProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers = self.scope["headers"] = headers
 
-    def _write_answer(self, answer: Answer) -> None:
-        body = cast("tuple[Buffer, ...]", answer.body)  # a stream is no small answer
-        self._write(answer.status, answer.headers, sum(map(len, body)), body)
+    def _leave_to_asgi(self) -> None:
+        """A request that has its place, as far as it is there, goes the way of ASGI after all."""
+        self._make_scope()
+        self.scope[ADMITTED] = True  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()
+        super().on_body(self._body)
 
-    def _write(self, status: int, headers: Headers, length: int, body: tuple[Buffer, ...]) -> None:
-        head = _head(status, headers) + b"%d\r\n" % length + self._lines()
-        if len(body) == 3 and isinstance(body[1], Scattered):
-            self._write_scattered(body[1], head + bytes(body[0]), gathered(body[2]))
-        elif length <= _JOINED:
-            self.transport.write(b"".join((head, joined(body))))
-        else:
-            self.transport.writelines((head, *map(gathered, body)))
-        self.server_state.total_requests += 1
+    # The connection's end
 
-    def _write_scattered(self, pieces: Scattered, head: Flat = b"", tail: Flat = b"") -> None:
-        """Hands bytes to the system from where they lie, as far as it takes them now."""
-        writer, transport = self._writer, self.transport
-        if transport.get_write_buffer_size() or transport.is_closing() or not writer.takes(head, pieces, tail):
-            transport.writelines((head, bytes(pieces), tail))
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._known is not None:
+            self._unparsed, self._known = b"", None
+            self._admission.leave()
+        if self._waiting is not None:
+            self._admission.forget(self)  # or else it is admitted by now, and gives its place back
+            self._waiting = None
+        super().connection_lost(exc)
+
+    def answers(self) -> bool:
+        return self._busy or super().answers()
+
+    def shutdown(self) -> None:
+        """Lets a request whose body or answer is on its way come to its end."""
+        if self._busy:
+            self._last = True
             return
-        written = writer.write(self._descriptor, head, pieces, tail)
-        if written < len(head) + len(pieces) + len(tail):
-            transport.write(b"".join((head, bytes(pieces), tail))[written:])
-
-    def _lines(self) -> bytes:
-        """Uvicorn's own header fields, which it makes anew once a second, and the end of the head."""
-        defaults = self.server_state.default_headers
-        if defaults is not Wire._defaults:
-            Wire._defaults = defaults
-            Wire._end = b"".join(b"%b: %b\r\n" % header for header in defaults) + b"\r\n"
-        return Wire._end
-
-
-def _length(announced: bytes | None) -> int | None:
-    """The length of a body that may be answered here."""
-    if announced is None or not announced.isdigit() or len(announced) > len(str(_LONGEST_BODY)):
-        return None
-    return int(announced) if int(announced) <= _LONGEST_BODY else None
-
-
-@lru_cache(maxsize=1024)
-def _address(path: bytes) -> Address | None:
-    """What a path names; None where it has to be read with more care."""
-    if len(path) > 512 or b"%" in path or b"#" in path or not path.isascii():
-        return None
-    return address_of(path.decode())
-
-
-@lru_cache(maxsize=1024)
-def _head(status: int, headers: Headers) -> bytes:
-    """The status line and header fields, up to the length of the body."""
-    return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"content-length: "
+        if self._unparsed:
+            super().data_received(self._unparsed_again())
+        if self._known is not None:
+            self._known = None
+            self._leave_to_asgi()
+            self._body = b""
+        super().shutdown()
