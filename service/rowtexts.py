@@ -17,7 +17,9 @@ from service.backends import Backend, pages
 from service.scattered import Iovecs, Scattered, address_of
 from service.types import IdArray, RowArray
 
-_HALVES: Final = 2  # the older half of the texts makes room for new ones, all at once
+_MOST_PARTS: Final = 8
+_LEAST_PART: Final = 512 << 10  # bytes; more than is rendered at once
+_NEEDED: Final = 2  # times what all rows need is never used up
 _INDEX: Final = 16  # bytes for each row of the table
 _STEP: Final = 32  # rows rendered while others wait for the interpreter: about 0.2 ms
 _PAUSE: Final = 0.0005  # seconds between two steps, in which the processor is free for who waits for it
@@ -36,24 +38,22 @@ class Memory:
         pages.discard(self.mapping)
 
 
-class _Half:
-    """`size` bytes for texts, one behind the other, and the rows whose they are."""
+class _Part:
+    """`size` bytes for texts, one behind the other."""
 
-    __slots__ = ("__weakref__", "address", "memory", "rows", "size", "used")
+    __slots__ = ("__weakref__", "address", "memory", "size", "used")
 
     def __init__(self, size: int) -> None:
         self.memory = Memory(size)
         self.address = address_of(np.frombuffer(self.memory.mapping, dtype=np.uint8))
         self.size = size
         self.used = 0
-        self.rows: list[IdArray] = []
 
-    def put(self, rows: IdArray, text: bytes) -> int:
+    def put(self, text: bytes) -> int:
         """Where the text begins from now on; there must be room for it."""
         start = self.used
         self.memory.mapping[start : start + len(text)] = text
         self.used += len(text)
-        self.rows.append(rows)
         return self.address + start
 
 
@@ -68,7 +68,7 @@ class RowTexts:
         self._watch = watch
         self._blank = _rendered(np.zeros((1, backend.embedding_dim), dtype=np.float32))
         row = 16 * backend.embedding_dim + _INDEX  # "-0.000012345679" and a comma are the longest number
-        self.most_bytes = min(most_bytes, _HALVES * backend.num_embeddings * row)
+        self.most_bytes = min(most_bytes, _NEEDED * backend.num_embeddings * row)
         """Bytes that texts may take; what all rows need at most, if that is less."""
         self._kept = self._empty(self.most_bytes)
 
@@ -89,7 +89,7 @@ class RowTexts:
     def find(self, ids: IdArray) -> Scattered | None:
         """The same if all of them are kept, and there are any; else None."""
         kept = self._kept
-        held = kept.halves
+        held = kept.parts
         iovecs = kept.find(ids)
         lengths = iovecs[:, 1]
         if len(lengths) == 0 or lengths.item(lengths.argmin()) == 0:  # the fastest way to ask for a zero
@@ -115,7 +115,7 @@ class RowTexts:
 
     def _filled(self, ids: IdArray) -> Scattered:
         kept = self._kept
-        held = kept.halves
+        held = kept.parts
         iovecs = kept.find(ids)
         missing = np.flatnonzero(iovecs[:, 1] == 0)
         rows, places = np.unique(ids[missing], return_inverse=True)
@@ -124,45 +124,60 @@ class RowTexts:
         begins = np.cumsum(lengths) - lengths
         found = np.stack((begins + (address_of(text) if address is None else address), lengths), axis=1)
         iovecs[missing] = found.take(places, axis=0)
-        return Scattered(iovecs, int(np.add.reduce(iovecs[:, 1])), (held, kept.halves, text))
+        return Scattered(iovecs, int(np.add.reduce(iovecs[:, 1])), (held, kept.parts, text))
 
 
 class _Kept:
-    """Where the texts of rows are: (address, length) by row, zeros for none, in two halves of memory."""
+    """Where the texts of rows are: (address, length) by row, zeros for none, in several parts of memory.
 
-    __slots__ = ("_most", "_watch", "halves", "is_open", "where")
+    Once there are all parts, the oldest is forgotten step by step as the newest is filled, so that nobody waits for it.
+    """
+
+    __slots__ = ("_forgotten", "_most_parts", "_size", "_watch", "is_open", "parts", "where")
 
     def __init__(self, rows: int, most_bytes: int, watch: Callable[[object, Memory], None]) -> None:
-        self._most = max(0, most_bytes - _INDEX * rows) // _HALVES
+        size = max(0, most_bytes - _INDEX * rows)
+        self._most_parts = max(2, min(_MOST_PARTS, size // _LEAST_PART))
+        self._size = size // self._most_parts
         self._watch = watch
-        self.is_open = self._most > 0
+        self.is_open = self._size > 0
         self.where: Iovecs = np.zeros((rows if self.is_open else 0, 2), dtype=np.int64)
-        self.halves: tuple[_Half, ...] = ()
+        self.parts: tuple[_Part, ...] = ()
+        self._forgotten = 0
+        """How many rows, the first of the table, have no text in the oldest part any more."""
 
     def find(self, ids: IdArray) -> Iovecs:
         return self.where.take(ids, axis=0) if self.is_open else np.zeros((len(ids), 2), dtype=np.int64)
 
     def put(self, rows: IdArray, text: bytes, lengths: IdArray) -> int | None:
         """Where the text of these rows begins from now on; None if it is not kept, being too long."""
-        if len(text) > self._most:
+        if len(text) > self._size:
             return None
-        if not self.halves or self.halves[-1].used + len(text) > self.halves[-1].size:
-            self._turn()
-        address = self.halves[-1].put(rows, text)
+        if not self.parts or self.parts[-1].used + len(text) > self._size:
+            self._begin_part()
+        newest = self.parts[-1]
+        address = newest.put(text)
         self.where[rows, 0] = np.cumsum(lengths) - lengths + address
         self.where[rows, 1] = lengths
+        if len(self.parts) == self._most_parts:
+            self._forget(-(-len(self.where) * newest.used // self._size))
         return address
 
-    def _turn(self) -> None:
-        """Begins a new half, and lets go of the one before the last."""
-        half = _Half(self._most)
-        self._watch(half, half.memory)
-        *dropped, last = self.halves or (half,)
-        for old in dropped:
-            for rows in old.rows:
-                mine = rows[(self.where[rows, 0] >= old.address) & (self.where[rows, 0] < old.address + old.size)]
-                self.where[mine] = 0
-        self.halves = (half,) if last is half else (last, half)
+    def _begin_part(self) -> None:
+        if len(self.parts) == self._most_parts:
+            self._forget(len(self.where))
+            self.parts = self.parts[1:]
+        part = _Part(self._size)
+        self._watch(part, part.memory)
+        self.parts = (*self.parts, part)
+        self._forgotten = 0
+
+    def _forget(self, end: int) -> None:
+        """Forgets which texts of rows before `end` are in the oldest part."""
+        if end > self._forgotten:
+            oldest, rows = self.parts[0], self.where[self._forgotten : end]
+            rows[(rows[:, 0] >= oldest.address) & (rows[:, 0] < oldest.address + oldest.size)] = 0
+            self._forgotten = end
 
 
 def _rendered(rows: RowArray) -> tuple[bytes, IdArray]:

@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -5,6 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
+from service import rowtexts
 from service.rowtexts import Memory, RowTexts
 from service.types import IdArray, RowArray
 
@@ -43,7 +45,11 @@ class World:
         self.fetched: list[int] = []
         self.memory: list[Memory] = []
         backend = Rows(rows, self.fetched)
-        self.texts = RowTexts(backend, most_bytes, lambda _, memory: self.memory.append(memory))
+        self.texts = RowTexts(backend, most_bytes, self._watch)
+
+    def _watch(self, owner: object, memory: Memory) -> None:
+        self.memory.append(memory)
+        weakref.finalize(owner, memory.release)
 
     def read(self, *ids: int) -> RowArray:
         text = bytes(self.texts.of(np.array(ids, dtype=np.int64)))
@@ -102,6 +108,23 @@ def test_little_memory_is_used_again_and_never_more_of_it() -> None:
     assert world.texts.most_bytes <= 500 * 16 + 40_000
     assert np.array_equal(world.read(*world.texts.rows.tolist()), ROWS[world.texts.rows])
     assert np.array_equal(world.read(*range(500)), ROWS)
+
+
+def test_what_is_kept_lies_in_memory_that_is_held_and_is_most_of_what_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rowtexts, "_LEAST_PART", 1000)
+    most = 30_000
+    world = World(most_bytes=500 * 16 + most)
+    generator = np.random.default_rng(0)
+    kept: list[int] = []
+    for _ in range(400):
+        ids = generator.integers(0, 500, int(generator.integers(1, 12)))
+        assert np.array_equal(world.read(*ids.tolist()), ROWS[ids])
+        found = world.texts.find(world.texts.rows)
+        assert found is not None
+        assert np.array_equal(world.read(*world.texts.rows.tolist()), ROWS[world.texts.rows])
+        kept.append(len(found))
+    assert len(world.memory) > 2 * rowtexts._MOST_PARTS
+    assert min(kept[-100:]) > most * 0.6
 
 
 def test_texts_stay_while_they_are_used_though_their_memory_was_turned_over() -> None:

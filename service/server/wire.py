@@ -208,11 +208,12 @@ class Wire(WritingProtocol):
 
     def on_headers_complete(self) -> None:
         known = self._short_way()
-        if known is None:
+        if known is not None:
+            self._heads.remember(self._packet, known)
+        if known is None or self._admission.in_flight >= self._admission.limit:
             self._make_scope()
             super().on_headers_complete()
         else:
-            self._heads.remember(self._packet, known)
             self._known = known
             self._body = b""
             self._admission.in_flight += 1
@@ -244,8 +245,7 @@ class Wire(WritingProtocol):
         if not is_lookup(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return None
         special = self.expect_100_continue or parser.should_upgrade() or not parser.should_keep_alive()
-        full = self._admission.in_flight >= self._admission.limit
-        if special or full or self.answers() or self.flow.write_paused:
+        if special or self.answers() or self.flow.write_paused:
             return None
         return read_known(self.url, self.headers)
 
