@@ -86,11 +86,12 @@ def trial_of(what: str, how: How, peak: float, record: Record, probes: Record) -
     """What the records of a load and of the questions for health say."""
     refusals = record.count(REFUSED)
     answered = int(np.count_nonzero(record.status))
-    from_sent = record.time_to(REFUSED)
-    from_due = (record.done - record.due)[record.status == REFUSED]
+    warm_up = WARM_UP * record.seconds  # in which connections are made
+    steady = record.after(warm_up)
+    from_sent = steady.time_to(REFUSED)
+    from_due = (steady.done - steady.due)[steady.status == REFUSED]
     # The last questions may have been cut off by the end of the run.
     asked = probes.due < probes.seconds - _patience(probes.seconds)
-    warm_up = WARM_UP * record.seconds
     return Trial(
         what=what,
         how=how,
