@@ -20,6 +20,7 @@ from service.types import IdArray, RowArray
 _MOST_PARTS: Final = 8
 _LEAST_PART: Final = 512 << 10  # bytes; more than is rendered at once
 _NEEDED: Final = 2  # times what all rows need is never used up
+_ONES: Final = np.ones(256, dtype=np.int64)
 _INDEX: Final = 16  # bytes for each row of the table
 _STEP: Final = 32  # rows rendered while others wait for the interpreter: about 0.2 ms
 _PAUSE: Final = 0.0005  # seconds between two steps, in which the processor is free for who waits for it
@@ -91,10 +92,12 @@ class RowTexts:
         kept = self._kept
         held = kept.parts
         iovecs = kept.find(ids)
-        lengths = iovecs[:, 1]
-        if len(lengths) == 0 or lengths.item(lengths.argmin()) == 0:  # the fastest way to ask for a zero
+        lengths, rows = iovecs[:, 1], len(ids)
+        if rows == 0 or lengths.item(lengths.argmin()) == 0:  # the fastest way to ask for a zero
             return None
-        return Scattered(iovecs, int(np.add.reduce(lengths)), held)
+        # The fastest way to a sum of a few, too.
+        size = lengths.dot(_ONES[:rows]) if rows <= len(_ONES) else np.add.reduce(lengths)
+        return Scattered(iovecs, int(size), held)
 
     def blank(self) -> Scattered:
         """The text of a row of zeros, as `of` gives others."""

@@ -48,11 +48,18 @@ class Scattered:
         return b"".join(ctypes.string_at(address, length) for address, length in self.iovecs.tolist())
 
     def without_first_byte(self) -> "Scattered":
-        """The same pieces but for their first byte; they are not to be used any more."""
+        """Drops their first byte."""
         first = self.iovecs[0]
         first[0] += 1
         first[1] -= 1
-        return Scattered(self.iovecs, self.size - 1, self.held)
+        self.size -= 1
+        return self
+
+    def between(self, head: bytes, tail: bytes) -> "Scattered":
+        """The same pieces with bytes before and behind them."""
+        ends = np.array([[address_of(head), len(head)], [address_of(tail), len(tail)]], dtype=np.int64)
+        iovecs = np.concatenate((ends[:1], self.iovecs, ends[1:]))
+        return Scattered(iovecs, self.size + len(head) + len(tail), (self.held, head, tail))
 
     def parts(self, size: int) -> Iterator["Scattered"]:
         """The same in parts of about `size` bytes."""

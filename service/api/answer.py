@@ -1,6 +1,8 @@
 """An HTTP answer as a value, and sending it. The one place that speaks ASGI's `send`."""
 
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from starlette.responses import Response
@@ -30,6 +32,14 @@ class Stream(NamedTuple):
     pieces: Iterator[Buffer]
 
 
+class Ready(NamedTuple):
+    """An answer with its `head` as it is sent, up to the number that is the length of its body."""
+
+    head: bytes
+    length: int
+    body: tuple[Buffer, ...] | Stream
+
+
 class Answer(NamedTuple):
     """`headers` are without the length of `body`, which is added when it is sent."""
 
@@ -41,6 +51,19 @@ class Answer(NamedTuple):
     def length(self) -> int:
         """Bytes of the body."""
         return self.body.length if isinstance(self.body, Stream) else sum(map(len, self.body))
+
+
+def ready(answer: Answer) -> Ready:
+    """The same answer as it is sent past ASGI."""
+    return Ready(head_text(answer.status, answer.headers), answer.length, answer.body)
+
+
+@lru_cache(maxsize=1024)
+def head_text(status: int, headers: Headers) -> bytes:
+    """The status line and header fields, up to the length of the body."""
+    lines = [b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode())]
+    lines += [b"%b: %b" % header for header in headers]
+    return b"\r\n".join([*lines, b"content-length: "])
 
 
 def gathered(piece: Buffer) -> Flat:

@@ -8,14 +8,14 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from service.api.admission import Admission
-from service.api.answer import Answer, Receive, Scope, Send, send_answer
+from service.api.answer import Answer, Ready, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
 from service.api.errors import internal, problem
 from service.api.guard import PREFIX as ADMIN
 from service.api.lookup import Address, Head, LookupEndpoint, address_of
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
-from service.api.prepared import Now, Prepared
+from service.api.prepared import Prepared
 from service.api.question import Question
 from service.errors import OutOfVocabulary, Overloaded, ServiceError
 from service.metrics import Counters
@@ -67,16 +67,18 @@ class Lookups:
             answer = self._problem(error)
         return self._counted(address, answer)
 
-    def answer_now(self, head: Head, body: bytes) -> tuple[Answer, Prepared | None] | Question:
-        """The same for a body that is there already; a question that takes turns of the event loop comes back."""
+    def answer_now(self, head: Head, body: bytes) -> tuple[Answer | Question, Prepared | None]:
+        """The same for a body that is there already; a question that takes turns of the event loop comes back.
+
+        With it comes what can be told of the next request with the same head.
+        """
         try:
-            found = self.single.answer_now(head, body)
-            if isinstance(found, Question):
-                return found
+            found, prepared = self.single.answer_now(head, body)
         except Exception as error:  # noqa: BLE001  (as above)
-            found = self._problem(error), None
-        self._counted(head.address, found[0])
-        return found
+            found, prepared = self._problem(error), None
+        if isinstance(found, Answer):
+            self._counted(head.address, found)
+        return found, prepared
 
     async def answer_in_turns(self, address: Address, question: Question) -> Answer:
         """The answer to a question that came back."""
@@ -86,7 +88,7 @@ class Lookups:
             answer = self._problem(error)
         return self._counted(address, answer)
 
-    def prepared_now(self, prepared: Prepared, packet: bytes, start: int) -> Now | None:
+    def prepared_now(self, prepared: Prepared, packet: bytes, start: int) -> Ready | None:
         """The answer to a prepared lookup; None where `answer_now` has to be asked."""
         try:
             return prepared.now(packet, start)

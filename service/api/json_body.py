@@ -3,8 +3,9 @@
 import json
 import math
 import re
+import struct
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
@@ -23,6 +24,14 @@ _LONG: Final = re.compile(rb"(?<![0-9])[0-9]{4301}")
 _INT_DIGITS: Final = 4300  # what Python converts; longer integers stay text
 _INTEGERS: Final = {int}
 _BASE64: Final = Scalars(encoding="base64")
+_DIGITS: Final = b"0123456789, "
+_PLAIN: Final = {
+    b'{"ids":[]}': DEFAULT_SCALARS,
+    b'{"ids":[]"encoding":"float"}': DEFAULT_SCALARS,
+    b'{"ids":[]"encoding":"base"}': _BASE64,
+    b'{"encoding":"base""ids":[]}': _BASE64,
+}
+"""What is left of the bodies of plain lookups without `_DIGITS`, and how they are answered."""
 _Object: TypeAlias = dict[str, Any]
 
 
@@ -81,27 +90,35 @@ def as_object(value: object, allowed: frozenset[str], what: str) -> _Object:
 
 def read_lookup(raw: bytes, limits: Limits) -> tuple[LookupRequest, Scalars]:
     """The lookup that a body asks for; raises InvalidJson, InvalidRequest, RequestTooLarge."""
-    body = JsonBody(raw)
-    plain = plain_ids(body.value, limits.max_ids)
+    plain = plain_ids(raw, limits.max_ids)
     if plain is not None:
         ids, scalars = plain
         return LookupRequest(IdBatch(ids, Layout((len(ids),)))), scalars
+    body = JsonBody(raw)
     fields = as_object(body.value, _LOOKUP_FIELDS, "the body")
     return read_fields(fields, lambda: body.exact, limits)
 
 
-def plain_ids(value: object, most: int) -> tuple[IdArray, Scalars] | None:
-    """The commonest lookup, in a quarter of the time: one sequence of ids, and how to encode; None for all others."""
-    if type(value) is not dict:
-        return None
-    ids = value.get("ids")
-    scalars = DEFAULT_SCALARS if len(value) == 1 else _BASE64 if value == {"ids": ids, "encoding": "base64"} else None
-    if scalars is None or type(ids) is not list or set(map(type, ids)) != _INTEGERS or len(ids) > most:
+def plain_ids(raw: bytes, most: int) -> tuple[IdArray, Scalars] | None:
+    """The commonest lookup, in a third of the time: one sequence of ids, and how to encode; None for all others.
+
+    What is left of the body without its digits tells that there are integers in the list and nothing else, none of
+    them negative: no type has to be looked at.
+    """
+    scalars = _PLAIN.get(raw.translate(None, _DIGITS))
+    if scalars is None:
         return None
     try:
-        return np.array(ids, dtype=np.int64), scalars
-    except OverflowError:
+        value = orjson.loads(raw)
+        ids = value["ids"]
+        if not 0 < len(ids) <= most or value.get("encoding", scalars.encoding) != scalars.encoding:
+            return None
+        return np.frombuffer(_int64s(len(ids)).pack(*ids), dtype=np.int64), scalars
+    except (orjson.JSONDecodeError, KeyError, struct.error):  # some digits are no ids; an id is beyond int64
         return None
+
+
+_int64s: Final = lru_cache(maxsize=1024)(lambda count: struct.Struct(f"={count}q"))
 
 
 def read_fields(fields: _Object, exact: Callable[[], Any], limits: Limits) -> tuple[LookupRequest, Scalars]:

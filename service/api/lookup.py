@@ -102,21 +102,19 @@ class LookupEndpoint:
         self._count(question)
         return answer
 
-    def answer_now(self, head: Head, body: bytes) -> tuple[Answer, Prepared | None] | Question:
+    def answer_now(self, head: Head, body: bytes) -> tuple[Answer | Question, Prepared | None]:
         """The same for a body that is there already, of a lookup in an active version; the question, if it is large.
 
-        With an answer comes what can be told of the next one to the same head.
+        With it comes what can be told of the next request with the same head.
         """
         check_body(body, self._limits.max_body_bytes)
         entry = self._registry.entry(head.address.table)
         question = self._question(entry.table(), head, body)
-        if question.is_large():
-            return question
-        answer = self._at_once(question)
+        found = question if question.is_large() else self._at_once(question)
         encode = encoder_for(question, head.media, self._limits) if head.query.is_int64() else None
         if encode is None or entry.loaded is None:
-            return answer, None
-        return answer, Prepared(entry.loaded, self._registry, self._counters, encode)
+            return found, None
+        return found, Prepared(entry.loaded, self._registry, self._counters, encode)
 
     def _at_once(self, question: Question) -> Answer:
         answer = answer_at_once(question, self._limits)

@@ -9,20 +9,21 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
-import orjson
 import pybase64
 
 from service import npyfile
-from service.api.answer import Buffer, Headers
+from service.api.answer import Buffer, Ready, head_text
 from service.api.encodings import mask_and_end, object_head, octets
 from service.api.json_body import plain_ids
 from service.api.json_text import PIECE
 from service.api.limits import Limits
 from service.api.media import JSON, NPY, OCTETS
 from service.api.options import DEFAULT_SCALARS
-from service.api.question import Question, answer_headers
+from service.api.question import FOUND, Question, answer_headers
+from service.api.row_encodings import row_body, text_stream
 from service.metrics import Counters
 from service.registry import LoadedTable, TableRegistry
+from service.scattered import Scattered
 from service.table import EmbeddingTable
 from service.types import DEFAULT_OPTIONS, IdArray, IdBatch, LookupRequest, Selection
 
@@ -30,15 +31,7 @@ _INT64: Final = np.dtype("<i8")
 _MOST_FORMS: Final = 256
 
 
-class Now(NamedTuple):
-    """An answer with 200: its header fields but for the length, its length, and the pieces of its body."""
-
-    headers: Headers
-    length: int
-    pieces: tuple[Buffer, ...]
-
-
-Encode: TypeAlias = Callable[[EmbeddingTable, bytes, int], "tuple[Now, int] | None"]
+Encode: TypeAlias = Callable[[EmbeddingTable, bytes, int], "tuple[Ready, int] | None"]
 """The answer to the body that begins at a place in a packet, and how many ids it has; None for the usual way."""
 
 
@@ -56,7 +49,7 @@ class Prepared:
         self._requests = counters.index("embedding_requests", (self._table, "lookup", "200"))
         self._ids = counters.index("embedding_ids", (self._table,))
 
-    def now(self, packet: bytes, start: int) -> Now | None:
+    def now(self, packet: bytes, start: int) -> Ready | None:
         """The answer to the body that begins at `start`; None where it has to be found on the usual way."""
         entry, loaded = self._registry.entries.get(self._table), self._loaded()
         if entry is None or loaded is None or entry.loaded is not loaded:
@@ -72,11 +65,12 @@ class Prepared:
 
 
 def encoder_for(question: Question, sent: str, limits: Limits) -> Encode | None:
-    """For lookups like one that was just answered, whose body was of the type `sent`: raw int64 ids, or JSON."""
-    if sent == JSON and question.media == JSON and question.request.options is DEFAULT_OPTIONS:
-        kept = question.table.texts is not None or not question.is_text()
+    """For lookups like one that is just answered, whose body was of the type `sent`: raw int64 ids, or JSON."""
+    is_plain, is_large = question.request.options is DEFAULT_OPTIONS, question.is_large()
+    if sent == JSON and question.media == JSON and is_plain:
+        kept = question.table.texts is not None if question.is_text() else not is_large
         return _Json(question, limits).encode if kept else None
-    if sent == OCTETS and question.media in (OCTETS, NPY):
+    if sent == OCTETS and question.media in (OCTETS, NPY) and (is_plain or not is_large):
         return _Raw(question).encode
     return None
 
@@ -89,27 +83,32 @@ class _Raw:
         shape, dtype = table.result_shape(request), request.options.dtype
         self._request = request._replace(batch=IdBatch(np.empty(0, dtype=np.int64), request.batch.layout))
         self._prefix = npyfile.header_bytes(shape, dtype) if question.media == NPY else b""
-        self._headers = answer_headers(question.media, table.identity, shape, dtype)
+        self._head = head_text(200, answer_headers(question.media, table.identity, shape, dtype))
         self._length = len(self._prefix) + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self._media = question.media
+        self._is_large = question.is_large()
 
-    def encode(self, table: EmbeddingTable, packet: bytes, start: int) -> tuple[Now, int] | None:
+    def encode(self, table: EmbeddingTable, packet: bytes, start: int) -> tuple[Ready, int] | None:
         ids = np.frombuffer(packet, _INT64, -1, start)
         if not table.has_all(ids):
             return None
         request = self._request
+        if self._is_large:
+            selection = Selection(ids, request.batch.layout.shape, None, None)
+            return Ready(self._head, self._length, row_body(table, selection, self._media).stream()), len(ids)
         if request.options is DEFAULT_OPTIONS:
             vectors = octets(table.backend.gather(ids))
         else:
             batch = IdBatch(ids, request.batch.layout)
             vectors = octets(table.lookup(LookupRequest(batch, options=request.options)).vectors)
-        return Now(self._headers, self._length, (self._prefix, vectors)), len(ids)
+        return Ready(self._head, self._length, (self._prefix, vectors)), len(ids)
 
 
 class _Form(NamedTuple):
     """What stands around the vectors of so many ids; `tail` is None where the mask depends on the ids."""
 
-    headers: Headers
     head: bytes
+    object_head: bytes
     tail: bytes | None
 
 
@@ -117,41 +116,47 @@ class _Json:
     """One sequence of ids in, JSON out, with the numbers as kept text or as base64."""
 
     def __init__(self, question: Question, limits: Limits) -> None:
-        self._most = min(PIECE // question.table.embedding_dim, limits.max_ids)
+        self._at_once = PIECE // question.table.embedding_dim
+        self._most = min(FOUND, limits.max_ids)
         self._longest = limits.max_response_bytes
         self._forms: dict[tuple[int, bool], _Form] = {}
 
-    def encode(self, table: EmbeddingTable, packet: bytes, start: int) -> tuple[Now, int] | None:
-        try:
-            plain = plain_ids(orjson.loads(packet[start:]), self._most)
-        except orjson.JSONDecodeError:
-            return None
-        if plain is None or not table.has_all(plain[0]):
+    def encode(self, table: EmbeddingTable, packet: bytes, start: int) -> tuple[Ready, int] | None:
+        plain = plain_ids(packet[start:], self._most)
+        if plain is None:
             return None
         ids, scalars = plain
-        is_text = scalars is DEFAULT_SCALARS
-        form = self._forms.get((len(ids), is_text)) or self._form(table, ids, is_text=is_text)
+        if not table.has_all(ids):
+            return None
+        count, is_text = len(ids), scalars is DEFAULT_SCALARS
+        form = self._forms.get((count, is_text)) or self._form(table, ids, is_text=is_text)
         tail = form.tail or _tail(table, ids, is_text=is_text)
         vectors: Buffer
         if is_text:
             texts = None if table.texts is None else table.texts.find(ids)
             if texts is None:
                 return None
-            vectors = texts.without_first_byte()
+            vectors, size = texts.without_first_byte(), texts.size
         else:
             vectors = pybase64.b64encode(octets(table.backend.gather(ids)))
-        length = len(form.head) + len(vectors) + len(tail)
+            size = len(vectors)
+        length = len(form.object_head) + size + len(tail)
         if length > self._longest:
             return None
-        return Now(form.headers, length, (form.head, vectors, tail)), len(ids)
+        if count > self._at_once:
+            if not isinstance(vectors, Scattered):
+                return None
+            return Ready(form.head, length, text_stream(form.object_head, vectors, tail)), count
+        return Ready(form.head, length, (form.object_head, vectors, tail)), count
 
     def _form(self, table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> _Form:
         identity, shape = table.identity, (len(ids), table.embedding_dim)
-        head = object_head(identity.name, identity.version, shape, "float32") + (b"[" if is_text else b'"')
+        start = object_head(identity.name, identity.version, shape, "float32") + (b"[" if is_text else b'"')
         tail = _tail(table, ids, is_text=is_text) if table.padding_id is None else None
         if len(self._forms) >= _MOST_FORMS:
             self._forms.clear()
-        form = self._forms[len(ids), is_text] = _Form(answer_headers(JSON, identity, shape, "float32"), head, tail)
+        head = head_text(200, answer_headers(JSON, identity, shape, "float32"))
+        form = self._forms[len(ids), is_text] = _Form(head, start, tail)
         return form
 
 

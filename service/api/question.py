@@ -20,7 +20,7 @@ from service.scattered import Scattered
 from service.table import EmbeddingTable
 from service.types import LookupRequest, LookupResult, Selection, TableVersion
 
-_FOUND: Final = 4096
+FOUND: Final = 4096
 """Texts that are looked for at once."""
 _AT_ONCE: Final = 1 << 15
 """Numbers of an answer that is made without a turn of the event loop: 128 KB of float32."""
@@ -54,7 +54,7 @@ def answer_at_once(question: Question, limits: Limits) -> Answer:
     if media == OCTETS:
         return Answer(200, _selected_headers(question, selection), (octets(table.rows(selection)),))
     if question.is_text() and table.texts is not None and len(selection.ids) > 0:
-        pieces = text_pieces(table, selection, _texts(table.texts, selection))
+        pieces: tuple[Buffer, ...] = text_pieces(table, selection, _texts(table.texts, selection))
         limits.check_answer(sum(map(len, pieces)))
         return Answer(200, _selected_headers(question, selection), pieces)
     if media == JSON and question.scalars.encoding == "base64":
@@ -114,7 +114,7 @@ async def _body_in_turns(question: Question, selection: Selection, limits: Limit
     size = 0
     first, turns = 0, Turns()
     while first < len(selection.ids):
-        end = min(first + _FOUND, len(selection.ids))
+        end = min(first + FOUND, len(selection.ids))
         part = selection.part(first, end)
         texts = None if selection.blank is not None else table.texts.find(part.ids)
         if texts is None:  # to render takes a thousand times as long as to find
@@ -127,7 +127,7 @@ async def _body_in_turns(question: Question, selection: Selection, limits: Limit
         await turns.end()
     iovecs = found[0].iovecs if len(found) == 1 else np.concatenate([part.iovecs for part in found])
     whole = Scattered(iovecs, size, found)
-    return text_stream(text_pieces(table, selection, whole))
+    return text_stream(*text_pieces(table, selection, whole))
 
 
 def _texts(texts: RowTexts, selection: Selection) -> Scattered:

@@ -43,10 +43,12 @@ class RowBody(NamedTuple):
         return Stream(self.length, self._slices())
 
     def _slices(self) -> Iterator[Buffer]:
-        yield self.head
+        if self.head:
+            yield self.head
         for first in range(0, self.rows, self.step):
             yield self.encode(first, min(first + self.step, self.rows))
-        yield self.tail
+        if self.tail:
+            yield self.tail
 
 
 RowEncoder: TypeAlias = Callable[[EmbeddingTable, Selection], RowBody]
@@ -81,7 +83,7 @@ def _base64(table: EmbeddingTable, selection: Selection) -> RowBody:
     return RowBody(head, encode, tail, body.rows, step, len(head) + -(-body.length // 3) * 4 + len(tail))
 
 
-def text_pieces(table: EmbeddingTable, selection: Selection, texts: Scattered) -> tuple[Buffer, ...]:
+def text_pieces(table: EmbeddingTable, selection: Selection, texts: Scattered) -> tuple[bytes, Scattered, bytes]:
     """JSON made of the `texts` of all rows, which are not empty, each behind its comma."""
     shape = selection.shape
     vectors = texts.without_first_byte()
@@ -93,17 +95,10 @@ def text_pieces(table: EmbeddingTable, selection: Selection, texts: Scattered) -
     return (head, vectors, tail)
 
 
-def text_stream(pieces: tuple[Buffer, ...]) -> Stream:
-    """The same pieces in slices."""
-
-    def slices() -> Iterator[Buffer]:
-        for piece in pieces:
-            if isinstance(piece, Scattered):
-                yield from piece.parts(_SCATTERED)
-            else:
-                yield piece
-
-    return Stream(sum(map(len, pieces)), slices())
+def text_stream(head: bytes, texts: Scattered, tail: bytes) -> Stream:
+    """The same in slices."""
+    whole = texts.between(head, tail)
+    return Stream(whole.size, whole.parts(_SCATTERED))
 
 
 _WITHOUT_COMMA: Final = np.array([1, -1])
@@ -142,9 +137,13 @@ def _object_head(table: EmbeddingTable, selection: Selection) -> bytes:
 _BINARY: Final[dict[str, RowEncoder]] = {OCTETS: _octets, NPY: _npy}
 
 
+def row_body(table: EmbeddingTable, selection: Selection, media: str) -> RowBody:
+    """The body of an answer that is rows as bytes, in one of the media types for that."""
+    return _BINARY[media](table, selection)
+
+
 def binary_body(table: EmbeddingTable, selection: Selection, media: str, encoding: Encoding) -> RowBody | None:
     """The body of an answer that carries rows as bytes; None for the others."""
     if media == JSON and encoding == "base64":
         return _base64(table, selection)
-    encode = _BINARY.get(media)
-    return None if encode is None else encode(table, selection)
+    return row_body(table, selection, media) if media in _BINARY else None

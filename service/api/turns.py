@@ -3,14 +3,16 @@
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
 
-_TURN: Final = 0.0005
+TURN: Final = 0.0005
 """Seconds of work after which others are let before: as long as a few small lookups take."""
 
 
-class _Queue:
+class Queue:
     """Whose turn it is of all long work on one event loop: one has it in each round of the loop.
 
     However many large answers are being made, what is short, a small lookup or a question for the server's health,
@@ -22,36 +24,44 @@ class _Queue:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._taken = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
+
+    def call(self, work: Callable[[], object]) -> None:
+        """Calls `work` when it is its turn, at once if nobody has had one in this round of the loop."""
+        if self._taken:
+            self._waiting.append(work)
+            return
+        self._taken = True
+        self._loop.call_soon(self._next)
+        work()
 
     async def turn(self) -> None:
-        """Returns when it is the caller's turn, at once if nobody has had one in this round of the loop."""
-        if not self._taken:
-            self._taken = True
-            self._loop.call_soon(self._next)
-            return
+        """Returns when it is the caller's turn."""
         place: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(place)
+        self.call(partial(_give, place))
         await place
 
     def _next(self) -> None:
-        while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():  # else whoever waited was cancelled
-                place.set_result(None)
-                self._loop.call_soon(self._next)
-                return
-        self._taken = False
+        if self._waiting:
+            self._loop.call_soon(self._next)
+            self._waiting.popleft()()
+        else:
+            self._taken = False
 
 
-_queues: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue]] = WeakKeyDictionary()
+def _give(place: "asyncio.Future[None]") -> None:
+    if not place.done():  # else its owner was cancelled
+        place.set_result(None)
 
 
-def _queue() -> _Queue:
-    loop = asyncio.get_running_loop()
+_queues: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Queue]] = WeakKeyDictionary()
+
+
+def queue_of(loop: asyncio.AbstractEventLoop) -> Queue:
+    """The one queue of an event loop."""
     found = _queues.get(loop)
     if found is None:
-        found = _queues[loop] = _Queue(loop)
+        found = _queues[loop] = Queue(loop)
     return found
 
 
@@ -61,7 +71,7 @@ class Turns:
     __slots__ = ("_queue", "_since")
 
     def __init__(self) -> None:
-        self._queue = _queue()
+        self._queue = queue_of(asyncio.get_running_loop())
         self._since = time.perf_counter()
 
     async def begin(self) -> None:
@@ -71,5 +81,5 @@ class Turns:
 
     async def end(self) -> None:
         """To be called between pieces: lets others before, if it has been a while."""
-        if time.perf_counter() - self._since > _TURN:
+        if time.perf_counter() - self._since > TURN:
             await self.begin()

@@ -79,6 +79,9 @@ class ChildServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accept_no_more()
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # whose clients have not read their answers in time
+            if isinstance(connection, ChildProtocol):
+                connection.transport.abort()
 
     def stop(self) -> None:
         """Finishes the requests in flight and then ends."""

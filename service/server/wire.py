@@ -4,18 +4,15 @@ That is what the framework costs beside the parser and the socket. Lookups of or
 this way; all else goes the way of ASGI, and both through the same endpoint.
 """
 
-import logging
-from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
+from service.api.answer import Ready, Stream, ready
 from service.api.front import ADMITTED, Front, Lookups
 from service.api.lookup import Address
 from service.api.question import Question
 from service.errors import Overloaded
 from service.server.heads import END, Heads, Known, is_lookup, read_known
 from service.server.writing import WritingProtocol
-
-_log = logging.getLogger(__name__)
 
 
 class _Whole(NamedTuple):
@@ -68,7 +65,7 @@ class Wire(WritingProtocol):
                     if self.timeout_keep_alive_task is not None:
                         self._unset_keepalive_if_required()
                     if is_free:
-                        self._answer_or_stream(known, data, end)
+                        self._answer_at_once(known, data, end)
                     else:
                         self._wait_for_place(_Whole(known, data, end))
                     return
@@ -106,54 +103,67 @@ class Wire(WritingProtocol):
 
     # Answers
 
-    def _answer_or_stream(self, known: Known, packet: bytes, start: int) -> None:
-        question = self._answer(known, packet, start)
-        if question is not None:
+    def _answer_at_once(self, known: Known, packet: bytes, start: int) -> None:
+        """Answers a request whose body begins at `start` of a packet; only a large one is counted."""
+        found = self._found(known, packet, start)
+        if not self._is_written(found):
             self._admission.in_flight += 1
-            self._begin(self._answer_in_turns(known.head.address, question))
+            self._answer_large(known.head.address, found)
 
     def _answer_admitted(self, request: _Whole) -> None:
         """The same for a request that has its place."""
-        question = self._answer(*request)
-        if question is None:
+        found = self._found(*request)
+        if self._is_written(found):
             self._admission.leave()
         else:
-            self._begin(self._answer_in_turns(request.known.head.address, question))
+            self._answer_large(request.known.head.address, found)
 
-    def _answer(self, known: Known, packet: bytes, start: int) -> Question | None:
-        """Answers a request whose body begins at `start` of a packet; a large question comes back."""
+    def _found(self, known: Known, packet: bytes, start: int) -> Ready | Question:
         prepared = known.prepared
         if prepared is not None:
-            now = self._lookups.prepared_now(prepared, packet, start)
-            if now is not None:
-                self.write(200, *now)
-                return None
-        found = self._lookups.answer_now(known.head, packet[start:])
-        if isinstance(found, Question):
-            return found
-        answer, prepared = found
+            answer = self._lookups.prepared_now(prepared, packet, start)
+            if answer is not None:
+                return answer
+        found, prepared = self._lookups.answer_now(known.head, packet[start:])
         if prepared is not None:
             known.prepared = prepared
-        self.write_answer(answer)
-        return None
+        return found if isinstance(found, Question) else ready(found)
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        """Starts an answer in turns, for a request that has its place."""
+    def _is_written(self, found: Ready | Question) -> bool:
+        """Writes an answer that is not large; False for the others."""
+        if isinstance(found, Question) or isinstance(found.body, Stream):
+            return False
+        self.write(found.head, found.length, found.body)
+        return True
+
+    def _answer_large(self, address: Address, found: Ready | Question) -> None:
+        """Begins an answer in turns, for a request that has its place."""
         self._busy = True
-        task = self.loop.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        if isinstance(found, Question):
+            task = self.loop.create_task(self._answer_question(address, found))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        else:
+            self._send(found)
 
-    async def _answer_in_turns(self, address: Address, question: Question) -> None:
+    async def _answer_question(self, address: Address, question: Question) -> None:
         try:
-            await self.stream(await self._lookups.answer_in_turns(address, question))
-        except BaseException as error:  # also a stop that does not wait any longer
-            self.transport.abort()  # the head is sent: all that is left is to break off
-            if not isinstance(error, Exception):
-                raise
-            _log.exception("an answer broke off")
-        finally:
+            answer = await self._lookups.answer_in_turns(address, question)
+        except BaseException:  # a stop that does not wait any longer
             self._admission.leave()
+            self.transport.abort()
+            raise
+        self._send(ready(answer))
+
+    def _send(self, answer: Ready) -> None:
+        if isinstance(answer.body, Stream):
+            self.stream(answer.head, answer.body, self._is_sent)
+        else:
+            self.write(answer.head, answer.length, answer.body)
+            self._is_sent()
+
+    def _is_sent(self) -> None:
+        self._admission.leave()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -195,7 +205,7 @@ class Wire(WritingProtocol):
     def refused(self) -> None:
         request, self._waiting = self._waiting, None
         if request is not None:
-            self.write_answer(self._lookups.refuse(request.known.head.address))
+            self._is_written(ready(self._lookups.refuse(request.known.head.address)))
             self._go_on()
 
     # Heads that are new, as the parser tells of them
@@ -232,7 +242,8 @@ class Wire(WritingProtocol):
             return
         self.arriving = 0
         self._known = None
-        if self._answer(known, self._body, 0) is None:
+        found = self._found(known, self._body, 0)
+        if self._is_written(found):
             self._admission.leave()
             return
         # Behind this request there may be another in the same packet: uvicorn makes it wait for a large answer.

@@ -1,21 +1,27 @@
-"""Answers written to a connection, past ASGI: the head in one piece, the body from where it lies."""
+"""Answers written to a connection, past ASGI: heads with what is behind them, bodies from where they lie."""
 
-from functools import lru_cache
-from typing import Any, ClassVar, Final, cast
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
-from service.api.answer import Answer, Buffer, Flat, Headers, Stream, gathered, joined
-from service.api.turns import Turns
+from service.api.answer import Buffer, Flat, Stream, gathered, joined
+from service.api.turns import TURN, Queue, queue_of
 from service.scattered import Scattered, Writer
 from service.server.protocol import ChildProtocol
 
 _JOINED: Final = 16 << 10
 """Bytes of an answer that are copied behind its head, which costs less than a second buffer."""
 
+_log = logging.getLogger(__name__)
+
 
 class WritingProtocol(ChildProtocol):
-    """uvicorn's protocol with a way of its own for answers that are values."""
+    """uvicorn's protocol with a way of its own for answers that are values.
+
+    A large one is written by `_step`, a turn at a time: whenever the client has read so much that there is room, and
+    it is this connection's turn among all that have long work.
+    """
 
     _defaults: ClassVar[list[tuple[bytes, bytes]]] = []
     _writer: ClassVar = Writer()
@@ -24,19 +30,20 @@ class WritingProtocol(ChildProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  (uvicorn's)
         super().__init__(*arguments, **named)
         self._descriptor = -1
+        self._turns: Queue = queue_of(self.loop)
+        self._head = b""
+        """That of the answer that is being streamed, until its first piece is written."""
+        self._pieces: Iterator[Buffer] | None = None
+        self._done: Callable[[], None] | None = None
+        self._has_no_room = False
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401  (uvicorn's)
         super().connection_made(transport)
         self._descriptor = transport.get_extra_info("socket").fileno()
 
-    def write_answer(self, answer: Answer) -> None:
-        """Writes an answer that is no stream, as a whole."""
-        body = cast("tuple[Buffer, ...]", answer.body)
-        self.write(answer.status, answer.headers, sum(map(len, body)), body)
-
-    def write(self, status: int, headers: Headers, length: int, body: tuple[Buffer, ...]) -> None:
-        """Writes the pieces of a body, which have a `length` in all, behind their head."""
-        head = _head(status, headers) + b"%d\r\n" % length + self._lines()
+    def write(self, head: bytes, length: int, body: tuple[Buffer, ...]) -> None:
+        """Writes the pieces of a body of so many bytes behind their head."""
+        head = b"%b%d\r\n%b" % (head, length, self._lines())
         if len(body) == 3 and isinstance(body[1], Scattered):
             self._write_scattered(body[1], head + bytes(body[0]), gathered(body[2]))
         elif length <= _JOINED:
@@ -45,27 +52,62 @@ class WritingProtocol(ChildProtocol):
             self.transport.writelines((head, *map(gathered, body)))
         self.server_state.total_requests += 1
 
-    async def stream(self, answer: Answer) -> None:
-        """Writes an answer, a large one piece by piece as the client reads it, while others have their turns."""
-        if not isinstance(answer.body, Stream):
-            self.write_answer(answer)
+    def stream(self, head: bytes, body: Stream, done: Callable[[], None]) -> None:
+        """Writes a body piece by piece as the client reads it, while others have their turns; then calls `done`.
+
+        That is called also where it cannot be written to its end, and the connection is at its own.
+        """
+        self._head = b"%b%d\r\n%b" % (head, body.length, self._lines())
+        self._pieces, self._done = body.pieces, done
+        self._turns.call(self._step)
+
+    def _step(self) -> None:
+        pieces = self._pieces
+        if pieces is None or self.transport.is_closing():
+            self._end_stream()
             return
-        head = _head(answer.status, answer.headers) + b"%d\r\n" % answer.length + self._lines()
-        self.transport.write(head)
-        turns = Turns()
-        for piece in answer.body.pieces:
-            if self.transport.is_closing():
-                return
-            if isinstance(piece, Scattered):
-                self._write_scattered(piece)
-            else:
-                self.transport.write(piece)
-            if self.flow.write_paused:
-                await self.flow.drain()
-                await turns.begin()
-            else:
-                await turns.end()
+        since = time.perf_counter()
+        try:
+            for piece in pieces:
+                self._write_piece(piece)
+                if self.flow.write_paused:
+                    self._has_no_room = True
+                    return
+                if time.perf_counter() - since > TURN:
+                    self._turns.call(self._step)
+                    return
+        except Exception:  # noqa: BLE001  (the client must not wait for ever)
+            _log.exception("an answer broke off")
+            self.transport.abort()  # the head is sent: all that is left is to break off
+            self._end_stream()
+            return
         self.server_state.total_requests += 1
+        self._end_stream()
+
+    def _end_stream(self) -> None:
+        done, self._done, self._pieces = self._done, None, None
+        if done is not None:
+            done()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._has_no_room:
+            self._has_no_room = False
+            self._turns.call(self._step)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._has_no_room = False
+        self._end_stream()
+
+    def _write_piece(self, piece: Buffer) -> None:
+        head, self._head = self._head, b""
+        if isinstance(piece, Scattered):
+            self._write_scattered(piece, head)
+        elif head:
+            self.transport.writelines((head, piece))
+        else:
+            self.transport.write(piece)
 
     def _write_scattered(self, pieces: Scattered, head: Flat = b"", tail: Flat = b"") -> None:
         """Hands bytes to the system from where they lie, as far as it takes them now."""
@@ -74,7 +116,7 @@ class WritingProtocol(ChildProtocol):
             transport.writelines((head, bytes(pieces), tail))
             return
         written = writer.write(self._descriptor, head, pieces, tail)
-        if written < len(head) + len(pieces) + len(tail):
+        if written < len(head) + pieces.size + len(tail):
             transport.write(b"".join((head, bytes(pieces), tail))[written:])
 
     def _lines(self) -> bytes:
@@ -84,9 +126,3 @@ class WritingProtocol(ChildProtocol):
             WritingProtocol._defaults = defaults
             WritingProtocol._end = b"".join(b"%b: %b\r\n" % header for header in defaults) + b"\r\n"
         return WritingProtocol._end
-
-
-@lru_cache(maxsize=1024)
-def _head(status: int, headers: Headers) -> bytes:
-    """The status line and header fields, up to the length of the body."""
-    return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"content-length: "

@@ -589,22 +589,18 @@ def test_a_large_answer_is_sent_as_a_whole_in_a_shutdown(root: Path, *, known: b
         pytest.param(True, id="a known head"),
     ],
 )
-def test_a_large_answer_that_a_shutdown_cuts_off_ends_its_connection(world: World, *, known: bool) -> None:
+def test_a_large_answer_that_a_shutdown_cuts_off_ends_its_connection(root: Path, *, known: bool) -> None:
     asked = raw(LARGE_IDS, WIDE_PATH, f"X-Case: cut off {known}")
-
-    async def cancel() -> None:
-        for task in world.server.server_state.tasks:
-            task.cancel()
-
-    with world.connect(4096) as connection:
+    with wired(root, drain_seconds=1) as world, world.connect(4096) as connection:
         if known:
             ask(connection, asked)
         connection.push(asked.whole)
         until(is_stuck(world, connection))
         end = world.protocol(connection)
-        world.on_loop(cancel)
-        until(world.is_idle)
+        world.stop()
+        assert world.ended()
         assert end.transport.is_closing()
+        assert world.in_flight == 0
 
 
 # Too many in flight
