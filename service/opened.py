@@ -19,7 +19,6 @@ from service.loader import load
 from service.reaper import Reaper
 from service.registry import Entry, LoadedTable
 from service.rowtexts import RowTexts
-from service.scattered import AVAILABLE
 from service.store import TableStore
 from service.table import EmbeddingTable
 from service.textshares import TextShares
@@ -83,7 +82,7 @@ class OpenedVersions:
 
     def _texts(self, table: str, rows: Backend) -> RowTexts | None:
         share = self._text_shares.share(table)
-        if share == 0 or not AVAILABLE:
+        if share == 0:
             return None
         texts = RowTexts(rows, share, self._reaper.watch)
         self._text_shares.take(table, texts.most_bytes)

@@ -32,7 +32,6 @@ ROOMS: Final[Mapping[str, int]] = {
             "reduction",
             "rowtexts",
             "rowwriter",
-            "scattered",
             "switchfile",
             "table",
             "tablefolder",

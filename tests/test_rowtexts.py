@@ -6,12 +6,13 @@ import numpy as np
 import orjson
 import pytest
 
-from service import rowtexts
-from service.rowtexts import Memory, RowTexts
+from service.rowtexts import BETWEEN, Kept, RowTexts
 from service.types import IdArray, RowArray
 
 ROWS: RowArray = np.random.default_rng(5).standard_normal((500, 8)).astype(np.float32)
 PLENTY = 1 << 20
+INDEX = 500 * 12
+"""Bytes that the index of `ROWS` takes."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,25 @@ class Rows:
 
 
 class World:
-    """Texts over counted rows, and the memory that they told of."""
+    """Texts over counted rows, and what they said is to be released."""
 
     def __init__(self, most_bytes: int = PLENTY, rows: RowArray = ROWS) -> None:
         self.fetched: list[int] = []
-        self.memory: list[Memory] = []
-        backend = Rows(rows, self.fetched)
-        self.texts = RowTexts(backend, most_bytes, self._watch)
+        self.kept: list[Kept] = []
+        self.texts = RowTexts(Rows(rows, self.fetched), most_bytes, self._watch)
 
-    def _watch(self, owner: object, memory: Memory) -> None:
-        self.memory.append(memory)
-        weakref.finalize(owner, memory.release)
+    def _watch(self, owner: object, kept: Kept) -> None:
+        self.kept.append(kept)
+        weakref.finalize(owner, kept.release)
 
     def read(self, *ids: int) -> RowArray:
-        text = bytes(self.texts.of(np.array(ids, dtype=np.int64)))
-        assert text[:1] == b","
-        return np.array(orjson.loads(b"[" + text[1:] + b"]"), dtype=np.float32)
+        found = self.texts.of(np.array(ids, dtype=np.int64))
+        assert found.size == sum(map(len, found.texts))
+        return numbers(BETWEEN.join(found.texts.tolist()))
+
+
+def numbers(text: bytes) -> RowArray:
+    return np.array(orjson.loads(b"[[" + text + b"]]"), dtype=np.float32)
 
 
 @pytest.fixture
@@ -62,9 +66,10 @@ def world() -> World:
     return World()
 
 
-def test_a_text_is_what_orjson_writes_behind_a_comma(world: World) -> None:
-    text = bytes(world.texts.of(np.array([7, 3])))
-    assert text == b"," + orjson.dumps(ROWS[[7, 3]], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+def test_texts_are_what_orjson_writes_between_the_brackets(world: World) -> None:
+    found = world.texts.of(np.array([7, 3]))
+    text = BETWEEN.join(found.texts.tolist())
+    assert b"[[" + text + b"]]" == orjson.dumps(ROWS[[7, 3]], option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 @pytest.mark.parametrize("ids", [[4], [1, 2], [3, 3, 3], list(range(500)), [499, 0, 499]], ids=str)
@@ -73,14 +78,9 @@ def test_texts_read_back_as_their_rows(world: World, ids: list[int]) -> None:
         assert np.array_equal(world.read(*ids), ROWS[ids])
 
 
-def test_each_piece_is_one_row_of_its_length(world: World) -> None:
-    found = world.texts.of(np.array([9, 8, 7]))
-    assert found.iovecs.shape == (3, 2)
-    assert len(found) == int(found.iovecs[:, 1].sum()) == len(bytes(found))
-
-
-def test_no_ids_are_no_text(world: World) -> None:
-    assert bytes(world.texts.of(np.empty(0, dtype=np.int64))) == b""
+def test_no_ids_have_no_texts(world: World) -> None:
+    found = world.texts.of(np.empty(0, dtype=np.int64))
+    assert (found.texts.tolist(), found.size) == ([], 0)
 
 
 def test_a_row_is_rendered_once(world: World) -> None:
@@ -93,67 +93,63 @@ def test_a_row_is_rendered_once(world: World) -> None:
 
 def test_only_kept_texts_are_found(world: World) -> None:
     world.read(5, 6)
-    assert world.texts.find(np.array([6, 5])) is not None
+    found, joined = world.texts.find(np.array([6, 5])), world.texts.joined(np.array([6, 5]))
+    assert found is not None
+    assert joined == BETWEEN.join(found.texts.tolist())
+    assert numbers(joined).tolist() == ROWS[[6, 5]].tolist()
     assert world.texts.find(np.array([6, 7])) is None
+    assert world.texts.joined(np.array([6, 7])) is None
     assert world.texts.rows.tolist() == [5, 6]
 
 
-def test_little_memory_is_used_again_and_never_more_of_it() -> None:
-    world = World(most_bytes=500 * 16 + 40_000)
-    for first in range(0, 500, 20):
-        ids = list(range(first, first + 20))
-        assert np.array_equal(world.read(*ids), ROWS[ids])
-    assert 100 < len(world.texts.rows) < 500
-    assert len(world.memory) > 2
-    assert world.texts.most_bytes <= 500 * 16 + 40_000
-    assert np.array_equal(world.read(*world.texts.rows.tolist()), ROWS[world.texts.rows])
-    assert np.array_equal(world.read(*range(500)), ROWS)
-
-
-def test_what_is_kept_lies_in_memory_that_is_held_and_is_most_of_what_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rowtexts, "_LEAST_PART", 1000)
-    most = 30_000
-    world = World(most_bytes=500 * 16 + most)
+def test_texts_that_were_put_in_first_make_room_for_others_and_no_more_than_that() -> None:
+    most = 40_000
+    world = World(INDEX + most)
     generator = np.random.default_rng(0)
-    kept: list[int] = []
+    held: list[int] = []
     for _ in range(400):
         ids = generator.integers(0, 500, int(generator.integers(1, 12)))
         assert np.array_equal(world.read(*ids.tolist()), ROWS[ids])
         found = world.texts.find(world.texts.rows)
         assert found is not None
-        assert np.array_equal(world.read(*world.texts.rows.tolist()), ROWS[world.texts.rows])
-        kept.append(len(found))
-    assert len(world.memory) > 2 * rowtexts._MOST_PARTS
-    assert min(kept[-100:]) > most * 0.6
+        assert np.array_equal(numbers(BETWEEN.join(found.texts.tolist())), ROWS[world.texts.rows])
+        held.append(found.size + 56 * len(found.texts))
+    assert max(held) <= most
+    assert min(held[-300:]) > most - 12 * 200
+    assert len(world.fetched) > 2 * 500
+    assert world.texts.most_bytes <= INDEX + most
 
 
-def test_texts_stay_while_they_are_used_though_their_memory_was_turned_over() -> None:
-    world = World(most_bytes=500 * 16 + 40_000)
+def test_a_text_that_was_found_stays_though_others_took_its_room() -> None:
+    world = World(INDEX + 40_000)
     found = world.texts.of(np.arange(20))
-    wanted = bytes(found)
     for first in range(20, 500, 20):
         world.read(*range(first, first + 20))
     assert world.texts.find(np.arange(20)) is None
-    assert bytes(found) == wanted
+    assert np.array_equal(numbers(BETWEEN.join(found.texts.tolist())), ROWS[:20])
 
 
-@pytest.mark.parametrize("most_bytes", [0, 500 * 16, 500 * 16 + 100], ids=["none", "no more than the index", "a row"])
+@pytest.mark.parametrize("most_bytes", [0, INDEX, INDEX + 100], ids=["none", "no more than the index", "half a row"])
 def test_without_memory_texts_are_rendered_each_time(most_bytes: int) -> None:
     world = World(most_bytes)
     for _ in range(2):
         assert np.array_equal(world.read(1, 2, 1), ROWS[[1, 2, 1]])
+        assert world.texts.joined(np.array([1])) is None
     assert world.fetched == [1, 2, 1, 2]
     assert len(world.texts.rows) == 0
 
 
 def test_closed_texts_keep_nothing_and_still_answer(world: World) -> None:
     found = world.texts.of(np.array([1, 2]))
-    wanted = bytes(found)
+    (kept,) = world.kept
     world.texts.close()
+    assert not kept.lengths.any()
+    assert set(kept.texts.tolist()) == {None}
     assert len(world.texts.rows) == 0
     assert np.array_equal(world.read(1, 2), ROWS[[1, 2]])
     assert world.texts.find(np.array([1])) is None
-    assert bytes(found) == wanted
+    assert world.texts.joined(np.array([1])) is None
+    assert np.array_equal(numbers(BETWEEN.join(found.texts.tolist())), ROWS[[1, 2]])
 
 
 def test_a_successor_has_the_texts_of_the_same_rows_of_its_own() -> None:
@@ -165,21 +161,13 @@ def test_a_successor_has_the_texts_of_the_same_rows_of_its_own() -> None:
 
 
 def test_the_text_of_a_blank_row_is_zeros(world: World) -> None:
-    assert bytes(world.texts.blank()) == b",[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0]"
-
-
-def test_memory_that_is_released_is_empty(world: World) -> None:
-    world.read(1)
-    (memory,) = world.memory
-    assert any(memory.mapping[:100])
-    memory.release()
-    assert not any(memory.mapping[:100])
+    assert world.texts.blank == b"0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0"
 
 
 @pytest.mark.parametrize("dim", [1, 2, 300])
 def test_rows_of_any_width_and_of_extreme_numbers(dim: int) -> None:
-    numbers = np.array([0.0, -0.0, 1e-45, 3.4028235e38, -1.1754944e-38, 0.1, 1 / 3, 16777216.0], dtype=np.float32)
-    rows = np.resize(numbers, (40, dim)).astype(np.float32)
+    extreme = np.array([0.0, -0.0, 1e-45, 3.4028235e38, -1.1754944e-38, 0.1, 1 / 3, 16777216.0], dtype=np.float32)
+    rows = np.resize(extreme, (40, dim)).astype(np.float32)
     world = World(rows=rows)
     for first, end in pairwise((0, 1, 7, 40)):
         ids = list(range(first, end))

@@ -11,16 +11,14 @@ from starlette.types import Scope as _Scope
 from starlette.types import Send as _Send
 
 from service.api.turns import Turns
-from service.scattered import Scattered
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
-Flat: TypeAlias = bytes | memoryview
+Buffer: TypeAlias = bytes | memoryview
 """Bytes in one place, one-dimensional."""
-Buffer: TypeAlias = Flat | Scattered
 
 PROBLEM: Final = b"application/problem+json"
 
@@ -66,14 +64,9 @@ def head_text(status: int, headers: Headers) -> bytes:
     return b"\r\n".join([*lines, b"content-length: "])
 
 
-def gathered(piece: Buffer) -> Flat:
-    """The bytes of a piece in one place."""
-    return bytes(piece) if isinstance(piece, Scattered) else piece
-
-
-def joined(pieces: tuple[Buffer, ...]) -> Flat:
+def joined(pieces: tuple[Buffer, ...]) -> Buffer:
     """The bytes of all pieces in one place."""
-    return gathered(pieces[0]) if len(pieces) == 1 else b"".join(map(gathered, pieces))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 async def send_answer(send: Send, answer: Answer) -> None:
@@ -85,7 +78,7 @@ async def send_answer(send: Send, answer: Answer) -> None:
         return
     turns = Turns()
     for piece in answer.body.pieces:
-        await send({"type": "http.response.body", "body": gathered(piece), "more_body": True})
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
         await turns.end()
     await send({"type": "http.response.body"})
 

@@ -10,7 +10,7 @@ import orjson
 import pybase64
 
 from service import npyfile
-from service.api.answer import Buffer, Flat
+from service.api.answer import Buffer
 from service.api.json_text import array_text
 from service.api.media import JSON, NPY, NPZ, OCTETS
 from service.api.options import Encoding
@@ -23,7 +23,7 @@ _REPEATED: Final = 4096
 """Positions of a mask whose text is kept where all of them count: at most 20 KB each."""
 
 
-def octets(vectors: VectorArray) -> Flat:
+def octets(vectors: VectorArray) -> Buffer:
     """The vectors as row-major little-endian bytes, without a copy where there is something to show."""
     return vectors.data.cast("B") if vectors.size else b""
 

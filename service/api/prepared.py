@@ -12,7 +12,7 @@ import numpy as np
 import pybase64
 
 from service import npyfile
-from service.api.answer import Buffer, Ready, head_text
+from service.api.answer import Ready, Stream, head_text
 from service.api.encodings import mask_and_end, object_head, octets
 from service.api.json_body import plain_ids
 from service.api.json_text import PIECE
@@ -20,10 +20,11 @@ from service.api.limits import Limits
 from service.api.media import JSON, NPY, OCTETS
 from service.api.options import DEFAULT_SCALARS
 from service.api.question import FOUND, Question, answer_headers
-from service.api.row_encodings import row_body, text_stream
+from service.api.row_encodings import row_body
+from service.api.row_texts import slices
 from service.metrics import Counters
 from service.registry import LoadedTable, TableRegistry
-from service.scattered import Scattered
+from service.rowtexts import BETWEEN
 from service.table import EmbeddingTable
 from service.types import DEFAULT_OPTIONS, IdArray, IdBatch, LookupRequest, Selection
 
@@ -105,11 +106,11 @@ class _Raw:
 
 
 class _Form(NamedTuple):
-    """What stands around the vectors of so many ids; `tail` is None where the mask depends on the ids."""
+    """What stands around the vectors of so many ids; `end` is None where the mask depends on the ids."""
 
     head: bytes
-    object_head: bytes
-    tail: bytes | None
+    start: bytes
+    end: bytes | None
 
 
 class _Json:
@@ -130,35 +131,39 @@ class _Json:
             return None
         count, is_text = len(ids), scalars is DEFAULT_SCALARS
         form = self._forms.get((count, is_text)) or self._form(table, ids, is_text=is_text)
-        tail = form.tail or _tail(table, ids, is_text=is_text)
-        vectors: Buffer
+        end = form.end or _end(table, ids, is_text=is_text)
+        if count > self._at_once:
+            return self._large(table, ids, form._replace(end=end)) if is_text else None
         if is_text:
-            texts = None if table.texts is None else table.texts.find(ids)
-            if texts is None:
+            vectors = None if table.texts is None else table.texts.joined(ids)
+            if vectors is None:
                 return None
-            vectors, size = texts.without_first_byte(), texts.size
         else:
             vectors = pybase64.b64encode(octets(table.backend.gather(ids)))
-            size = len(vectors)
-        length = len(form.object_head) + size + len(tail)
+        length = len(form.start) + len(vectors) + len(end)
         if length > self._longest:
             return None
-        if count > self._at_once:
-            if not isinstance(vectors, Scattered):
-                return None
-            return Ready(form.head, length, text_stream(form.object_head, vectors, tail)), count
-        return Ready(form.head, length, (form.object_head, vectors, tail)), count
+        return Ready(form.head, length, (form.start, vectors, end)), count
+
+    def _large(self, table: EmbeddingTable, ids: IdArray, form: _Form) -> tuple[Ready, int] | None:
+        found = None if table.texts is None else table.texts.find(ids)
+        if found is None or form.end is None:
+            return None
+        length = len(form.start) + found.size + len(BETWEEN) * (len(ids) - 1) + len(form.end)
+        if length > self._longest:
+            return None
+        return Ready(form.head, length, Stream(length, slices(form.start, found, form.end))), len(ids)
 
     def _form(self, table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> _Form:
         identity, shape = table.identity, (len(ids), table.embedding_dim)
-        start = object_head(identity.name, identity.version, shape, "float32") + (b"[" if is_text else b'"')
-        tail = _tail(table, ids, is_text=is_text) if table.padding_id is None else None
+        start = object_head(identity.name, identity.version, shape, "float32") + (b"[[" if is_text else b'"')
+        end = _end(table, ids, is_text=is_text) if table.padding_id is None else None
         if len(self._forms) >= _MOST_FORMS:
             self._forms.clear()
         head = head_text(200, answer_headers(JSON, identity, shape, "float32"))
-        form = self._forms[len(ids), is_text] = _Form(head, start, tail)
+        form = self._forms[len(ids), is_text] = _Form(head, start, end)
         return form
 
 
-def _tail(table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> bytes:
-    return (b"]" if is_text else b'"') + mask_and_end(Selection(ids, (len(ids),), None, table.padding_id))
+def _end(table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> bytes:
+    return (b"]]" if is_text else b'"') + mask_and_end(Selection(ids, (len(ids),), None, table.padding_id))

@@ -13,10 +13,10 @@ from service.api.json_text import PIECE, JsonText, rows_text
 from service.api.limits import Limits
 from service.api.media import JSON, OCTETS
 from service.api.options import Scalars
-from service.api.row_encodings import binary_body, text_pieces, text_stream, whole_base64
+from service.api.row_encodings import binary_body, whole_base64
+from service.api.row_texts import text_body
 from service.api.turns import Turns
-from service.rowtexts import RowTexts
-from service.scattered import Scattered
+from service.rowtexts import Found, RowTexts, Texts
 from service.table import EmbeddingTable
 from service.types import LookupRequest, LookupResult, Selection, TableVersion
 
@@ -54,16 +54,16 @@ def answer_at_once(question: Question, limits: Limits) -> Answer:
     if media == OCTETS:
         return Answer(200, _selected_headers(question, selection), (octets(table.rows(selection)),))
     if question.is_text() and table.texts is not None and len(selection.ids) > 0:
-        pieces: tuple[Buffer, ...] = text_pieces(table, selection, _texts(table.texts, selection))
-        limits.check_answer(sum(map(len, pieces)))
-        return Answer(200, _selected_headers(question, selection), pieces)
+        body = text_body(table, selection, _texts(table.texts, selection))
+        limits.check_answer(body.length)
+        return Answer(200, _selected_headers(question, selection), tuple(body.pieces))
     if media == JSON and question.scalars.encoding == "base64":
         return Answer(200, _selected_headers(question, selection), whole_base64(table, selection))
-    body = binary_body(table, selection, media, question.scalars.encoding)
-    if body is None:
+    rows = binary_body(table, selection, media, question.scalars.encoding)
+    if rows is None:
         return _encoded(question, table.result(selection), limits)
-    limits.check_answer(body.length)
-    return Answer(200, _selected_headers(question, selection), body.whole())
+    limits.check_answer(rows.length)
+    return Answer(200, _selected_headers(question, selection), rows.whole())
 
 
 async def answer_in_turns(question: Question, limits: Limits) -> Answer:
@@ -110,34 +110,32 @@ async def _body_in_turns(question: Question, selection: Selection, limits: Limit
         return None if body is None else body.stream()
     if table.texts is None or len(selection.ids) == 0:
         return None
-    found: list[Scattered] = []
+    texts: list[Texts] = []
     size = 0
     first, turns = 0, Turns()
     while first < len(selection.ids):
         end = min(first + FOUND, len(selection.ids))
         part = selection.part(first, end)
-        texts = None if selection.blank is not None else table.texts.find(part.ids)
-        if texts is None:  # to render takes a thousand times as long as to find
+        found = None if selection.blank is not None else table.texts.find(part.ids)
+        if found is None:  # to render takes a hundred times as long as to find
             end = min(first + max(1, PIECE // table.embedding_dim), end)
-            texts = _texts(table.texts, selection.part(first, end))
-        found.append(texts)
-        size += len(texts)
+            found = _texts(table.texts, selection.part(first, end))
+        texts.append(found.texts)
+        size += found.size
         limits.check_answer(size)
         first = end
         await turns.end()
-    iovecs = found[0].iovecs if len(found) == 1 else np.concatenate([part.iovecs for part in found])
-    whole = Scattered(iovecs, size, found)
-    return text_stream(*text_pieces(table, selection, whole))
+    return text_body(table, selection, Found(np.concatenate(texts), size))
 
 
-def _texts(texts: RowTexts, selection: Selection) -> Scattered:
+def _texts(texts: RowTexts, selection: Selection) -> Found:
     """The texts of all positions."""
     found = texts.of(selection.ids)
     if selection.blank is None:
         return found
-    blank = texts.blank()
-    found.iovecs[selection.blank] = blank.iovecs
-    return Scattered(found.iovecs, int(np.add.reduce(found.iovecs[:, 1])), (found.held, blank.held))
+    lengths = np.fromiter(map(len, found.texts[selection.blank]), dtype=np.int64)
+    found.texts[selection.blank] = texts.blank
+    return Found(found.texts, found.size + len(texts.blank) * len(lengths) - int(np.add.reduce(lengths)))
 
 
 def _selected_pieces(question: Question, selection: Selection) -> Iterator[Buffer]:

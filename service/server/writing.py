@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final
 
-from service.api.answer import Buffer, Flat, Stream, gathered, joined
+from service.api.answer import Buffer, Stream
 from service.api.turns import TURN, Queue, queue_of
-from service.scattered import Scattered, Writer
 from service.server.protocol import ChildProtocol
 
 _JOINED: Final = 16 << 10
@@ -24,12 +23,10 @@ class WritingProtocol(ChildProtocol):
     """
 
     _defaults: ClassVar[list[tuple[bytes, bytes]]] = []
-    _writer: ClassVar = Writer()
     _end: ClassVar[bytes] = b"\r\n"
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  (uvicorn's)
         super().__init__(*arguments, **named)
-        self._descriptor = -1
         self._turns: Queue = queue_of(self.loop)
         self._head = b""
         """That of the answer that is being streamed, until its first piece is written."""
@@ -37,19 +34,13 @@ class WritingProtocol(ChildProtocol):
         self._done: Callable[[], None] | None = None
         self._has_no_room = False
 
-    def connection_made(self, transport: Any) -> None:  # noqa: ANN401  (uvicorn's)
-        super().connection_made(transport)
-        self._descriptor = transport.get_extra_info("socket").fileno()
-
     def write(self, head: bytes, length: int, body: tuple[Buffer, ...]) -> None:
         """Writes the pieces of a body of so many bytes behind their head."""
         head = b"%b%d\r\n%b" % (head, length, self._lines())
-        if len(body) == 3 and isinstance(body[1], Scattered):
-            self._write_scattered(body[1], head + bytes(body[0]), gathered(body[2]))
-        elif length <= _JOINED:
-            self.transport.write(b"".join((head, joined(body))))
+        if length <= _JOINED:
+            self.transport.write(b"".join((head, *body)))
         else:
-            self.transport.writelines((head, *map(gathered, body)))
+            self.transport.writelines((head, *body))
         self.server_state.total_requests += 1
 
     def stream(self, head: bytes, body: Stream, done: Callable[[], None]) -> None:
@@ -102,22 +93,10 @@ class WritingProtocol(ChildProtocol):
 
     def _write_piece(self, piece: Buffer) -> None:
         head, self._head = self._head, b""
-        if isinstance(piece, Scattered):
-            self._write_scattered(piece, head)
-        elif head:
+        if head:
             self.transport.writelines((head, piece))
         else:
             self.transport.write(piece)
-
-    def _write_scattered(self, pieces: Scattered, head: Flat = b"", tail: Flat = b"") -> None:
-        """Hands bytes to the system from where they lie, as far as it takes them now."""
-        writer, transport = self._writer, self.transport
-        if transport.get_write_buffer_size() or transport.is_closing() or not writer.takes(head, pieces, tail):
-            transport.writelines((head, bytes(pieces), tail))
-            return
-        written = writer.write(self._descriptor, head, pieces, tail)
-        if written < len(head) + pieces.size + len(tail):
-            transport.write(b"".join((head, bytes(pieces), tail))[written:])
 
     def _lines(self) -> bytes:
         """Uvicorn's own header fields, which it makes anew once a second, and the end of the head."""
