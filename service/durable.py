@@ -75,7 +75,7 @@ class HashedFile:
 
     def write(self, data: bytes | memoryview) -> None:
         """Appends `data`, which must be a run of bytes."""
-        rest = memoryview(data)
+        rest = memoryview(data).cast("B")
         self._digest.update(rest)
         self.bytes += len(rest)
         if self._pending:

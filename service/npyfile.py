@@ -137,6 +137,15 @@ def parse(data: bytes | memoryview) -> AnyArray:
     return _array(header, np.frombuffer(data, dtype=np.uint8, offset=header.offset))
 
 
+def int64_head(data: bytes) -> bytes | None:
+    """The header of an array in `data` that is known to be well-formed, if it is one of C-ordered int64; else None."""
+    length = _HEAD + int.from_bytes(data[8:_HEAD], "little")
+    if data[:8] != _VERSION_1 or length > min(len(data), _REPEATED):
+        return None
+    header = _parsed(data[:length])
+    return None if header.fortran_order or header.dtype != np.dtype("<i8") else data[:length]
+
+
 def map_array(path: Path) -> tuple[mmap.mmap, AnyArray]:
     """Maps the array in a file, read-only; raises ValueError if the file is not exactly one array."""
     with path.open("rb") as file:

@@ -18,8 +18,12 @@ from service.types import IdArray, RowArray
 
 BETWEEN: Final = b"],["
 """What stands between the texts of two rows of a sequence."""
-_ENTRY: Final = 12  # bytes of the index for each row of the table
-_OBJECT: Final = 56  # bytes that a text takes beside its own
+_LONGEST: Final = 17  # bytes of a number and its comma: "-0.0000017673632,"
+_ENTRY: Final = 4  # bytes of the index for each row of the table
+_OBJECT: Final = 88  # bytes that a text takes beside its own, its slot among them
+_PUT: Final = 224  # bytes that are noted of texts that come together
+_FIRST_SLOTS: Final = 1 << 8
+_MOST_SLOTS: Final = 1 << 20
 _STEP: Final = 32  # rows rendered while others wait for the interpreter: about 0.2 ms
 _DROPPED: Final = 1024  # texts let go of while others wait
 _PAUSE: Final = 0.0005  # seconds between two steps, in which the processor is free for who waits for it
@@ -39,7 +43,7 @@ class RowTexts:
         self._backend = backend
         self.blank: bytes = _rendered(np.zeros((1, backend.embedding_dim), dtype=np.float32)).texts.item(0)
         """The text of a row of zeros."""
-        row = 16 * backend.embedding_dim + _OBJECT + _ENTRY  # "-0.000012345679" and a comma are the longest number
+        row = _LONGEST * backend.embedding_dim + _OBJECT + _PUT + _ENTRY
         self.most_bytes = min(most_bytes, backend.num_embeddings * row)
         """Bytes that texts may take; what all rows need at most, if that is less."""
         kept = Kept(backend.num_embeddings, self.most_bytes)
@@ -49,13 +53,14 @@ class RowTexts:
     @property
     def rows(self) -> IdArray:
         """The rows whose texts are kept."""
-        return np.flatnonzero(self._owner.kept.lengths)
+        return np.flatnonzero(self._owner.kept.slots)
 
     def joined(self, ids: IdArray) -> bytes | None:
         """The texts of these rows as one sequence; None if one of them is not kept."""
         owner = self._owner  # as long as it is held, nothing is released
+        kept = owner.kept
         try:
-            return BETWEEN.join(owner.kept.texts.take(ids).tolist())
+            return BETWEEN.join(kept.texts.take(kept.slots.take(ids)).tolist())
         except (TypeError, IndexError):  # nothing stands where there is no text, and nothing is there once it is closed
             return None
 
@@ -63,12 +68,13 @@ class RowTexts:
         """The texts of these rows; None if one of them is not kept."""
         owner = self._owner
         kept = owner.kept
-        if not len(kept.lengths):
+        if not len(kept.slots):
             return None
-        lengths = kept.lengths.take(ids)
-        if len(ids) and lengths.item(lengths.argmin()) == 0:
+        slots = kept.slots.take(ids)
+        if len(ids) and slots.item(slots.argmin()) == 0:
             return None
-        return Found(kept.texts.take(ids), int(np.add.reduce(lengths, dtype=np.int64)))
+        lengths = kept.lengths.take(slots)
+        return Found(kept.texts.take(slots), int(np.add.reduce(lengths, dtype=np.int64)))
 
     def of(self, ids: IdArray) -> "Found":
         """The same; what is not kept is rendered, and kept from now on."""
@@ -77,11 +83,9 @@ class RowTexts:
     def _filled(self, ids: IdArray) -> "Found":
         owner = self._owner
         kept = owner.kept
-        if len(kept.lengths):
-            texts, lengths = kept.texts.take(ids), kept.lengths.take(ids)
-        else:
-            texts, lengths = np.empty(len(ids), dtype=object), np.zeros(len(ids), dtype=np.int32)
-        missing = np.flatnonzero(lengths == 0)
+        slots = kept.slots.take(ids) if len(kept.slots) else np.zeros(len(ids), dtype=np.int32)
+        texts, lengths = kept.texts.take(slots), kept.lengths.take(slots)
+        missing = np.flatnonzero(slots == 0)
         rows, places = np.unique(ids[missing], return_inverse=True)
         rendered = _rendered(self._backend.gather(rows))
         kept.put(rows, rendered)
@@ -117,33 +121,58 @@ class _Rendered(NamedTuple):
 
 
 class Kept:
-    """Texts by row in at most so many bytes, those of the index included. Those put in first make room for others."""
+    """Texts by row in at most so many bytes, those of the index included. Those put in first make room for others.
+
+    A row's text is in the slot that `slots` has for it, and how long it is in `lengths`; in slot 0 there is never one.
+    What has an entry for each row is all zeros at first, and takes memory only where it is written to.
+    """
 
     def __init__(self, rows: int, most_bytes: int) -> None:
-        self._free = most_bytes - _ENTRY * rows
-        indexed = rows if self._free > 0 else 0
-        # Untouched entries take no memory; and an array of objects is nothing that the garbage collector looks through.
-        self.texts: Texts = np.empty(indexed, dtype=object)
-        self.lengths = np.zeros(indexed, dtype=np.int32)
+        self._most = self._free = max(0, most_bytes - _ENTRY * rows)
+        self.slots = np.zeros(rows if self._most else 0, dtype=np.int32)
+        self.texts: Texts = np.empty(_FIRST_SLOTS, dtype=object)
+        self.lengths = np.zeros(_FIRST_SLOTS, dtype=np.int32)
+        self._empty = np.arange(1, _FIRST_SLOTS, dtype=np.int32)
+        """Slots without a text."""
         self._puts: deque[tuple[IdArray, int]] = deque()
 
     def put(self, rows: IdArray, rendered: _Rendered) -> None:
         """Keeps the texts of these rows, none of which has one, if there can be room for them."""
-        size = int(np.add.reduce(rendered.lengths, dtype=np.int64)) + _OBJECT * len(rows)
-        while self._free < size and self._puts:
-            self._drop()
-        if self._free < size or not len(self.texts):
+        size = int(np.add.reduce(rendered.lengths, dtype=np.int64)) + _OBJECT * len(rows) + _PUT
+        if size > self._most or len(rows) >= _MOST_SLOTS:
             return
-        self.texts[rows] = rendered.texts
-        self.lengths[rows] = rendered.lengths
+        while self._free < size:
+            self._drop()
+        slots = self._take_slots(len(rows))
+        self.texts[slots] = rendered.texts
+        self.lengths[slots] = rendered.lengths
+        self.slots[rows] = slots
         self._puts.append((rows, size))
         self._free -= size
+
+    def _take_slots(self, count: int) -> NDArray[np.int32]:
+        while len(self._empty) < count:
+            if len(self.texts) < _MOST_SLOTS:
+                self._add_slots()
+            else:
+                self._drop()
+        taken, self._empty = self._empty[:count], self._empty[count:]
+        return taken
+
+    def _add_slots(self) -> None:
+        """Doubles their number; 5 ms for the last time."""
+        before = len(self.texts)
+        self.texts = np.concatenate((self.texts, np.empty(before, dtype=object)))
+        self.lengths = np.concatenate((self.lengths, np.zeros(before, dtype=np.int32)))
+        self._empty = np.concatenate((self._empty, np.arange(before, 2 * before, dtype=np.int32)))
 
     def _drop(self) -> int:
         """Drops the texts that were put in first; gives their number."""
         rows, size = self._puts.popleft()
-        self.lengths[rows] = 0
-        self.texts[rows] = None
+        slots = self.slots.take(rows)
+        self.slots[rows] = 0
+        self.texts[slots] = None
+        self._empty = np.concatenate((self._empty, slots))
         self._free += size
         return len(rows)
 

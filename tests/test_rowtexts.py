@@ -6,12 +6,13 @@ import numpy as np
 import orjson
 import pytest
 
+from service import rowtexts
 from service.rowtexts import BETWEEN, Kept, RowTexts
 from service.types import IdArray, RowArray
 
 ROWS: RowArray = np.random.default_rng(5).standard_normal((500, 8)).astype(np.float32)
 PLENTY = 1 << 20
-INDEX = 500 * 12
+INDEX = 500 * 4
 """Bytes that the index of `ROWS` takes."""
 
 
@@ -113,11 +114,23 @@ def test_texts_that_were_put_in_first_make_room_for_others_and_no_more_than_that
         found = world.texts.find(world.texts.rows)
         assert found is not None
         assert np.array_equal(numbers(BETWEEN.join(found.texts.tolist())), ROWS[world.texts.rows])
-        held.append(found.size + 56 * len(found.texts))
+        held.append(found.size + 88 * len(found.texts))
     assert max(held) <= most
-    assert min(held[-300:]) > most - 12 * 200
+    assert min(held[-300:]) > most / 2
     assert len(world.fetched) > 2 * 500
     assert world.texts.most_bytes <= INDEX + most
+
+
+def test_there_are_no_more_slots_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rowtexts, "_FIRST_SLOTS", 4)
+    monkeypatch.setattr(rowtexts, "_MOST_SLOTS", 64)
+    world = World()
+    for first in range(0, 500, 7):
+        ids = list(range(first, min(first + 7, 500)))
+        assert np.array_equal(world.read(*ids), ROWS[ids])
+        assert np.array_equal(world.read(*world.texts.rows.tolist()), ROWS[world.texts.rows])
+    assert 64 - 7 <= len(world.texts.rows) < 64
+    assert np.array_equal(world.read(*range(500)), ROWS)
 
 
 def test_a_text_that_was_found_stays_though_others_took_its_room() -> None:
@@ -143,7 +156,7 @@ def test_closed_texts_keep_nothing_and_still_answer(world: World) -> None:
     found = world.texts.of(np.array([1, 2]))
     (kept,) = world.kept
     world.texts.close()
-    assert not kept.lengths.any()
+    assert not kept.slots.any()
     assert set(kept.texts.tolist()) == {None}
     assert len(world.texts.rows) == 0
     assert np.array_equal(world.read(1, 2), ROWS[[1, 2]])

@@ -75,11 +75,11 @@ class Admission:
         loop = asyncio.get_running_loop()
         now = loop.time()
         late = [waiter for waiter, until in self._waiting.items() if until <= now]
+        until = next((until for until in self._waiting.values() if until > now), None)
+        self._timer = None if until is None else loop.call_later(until - now, self._refuse_late)
         for waiter in late:
             if self.forget(waiter):
                 waiter.refused()
-        until = next(iter(self._waiting.values()), None)
-        self._timer = None if until is None else loop.call_later(max(0.0, until - now), self._refuse_late)
 
 
 class _Place:

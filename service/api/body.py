@@ -38,6 +38,7 @@ def check_length(announced: bytes | None, limit: int) -> None:
     """Raises RequestTooLarge for a Content-Length beyond `limit` bytes, InvalidRequest for one that is no number."""
     if announced is None:
         return
+    announced = announced.strip(b" \t")  # white space behind a value is no part of it (RFC 9112 section 5)
     if not announced.isdigit():
         raise InvalidRequest(f"Content-Length {announced.decode('latin-1')!r} is not a number of bytes")
     if len(announced) > 18 or int(announced) > limit:

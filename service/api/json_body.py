@@ -111,7 +111,7 @@ def plain_ids(raw: bytes, most: int) -> tuple[IdArray, Scalars] | None:
     try:
         value = orjson.loads(raw)
         ids = value["ids"]
-        if not 0 < len(ids) <= most or value.get("encoding", scalars.encoding) != scalars.encoding:
+        if not 0 < len(ids) <= most or (len(value) > 1 and value.get("encoding") != scalars.encoding):
             return None
         return np.frombuffer(_int64s(len(ids)).pack(*ids), dtype=np.int64), scalars
     except (orjson.JSONDecodeError, KeyError, struct.error):  # some digits are no ids; an id is beyond int64

@@ -111,7 +111,7 @@ class LookupEndpoint:
         entry = self._registry.entry(head.address.table)
         question = self._question(entry.table(), head, body)
         found = question if question.is_large() else self._at_once(question)
-        encode = encoder_for(question, head.media, self._limits) if head.query.is_int64() else None
+        encode = encoder_for(question, head.media, body, self._limits) if head.query.is_int64() else None
         if encode is None or entry.loaded is None:
             return found, None
         return found, Prepared(entry.loaded, self._registry, self._counters, encode)

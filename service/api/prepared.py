@@ -9,19 +9,20 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
+import orjson
 import pybase64
 
 from service import npyfile
-from service.api.answer import Ready, Stream, head_text
-from service.api.encodings import mask_and_end, object_head, octets
+from service.api.answer import Buffer, Ready, Stream, head_text
+from service.api.encodings import octets
 from service.api.json_body import plain_ids
 from service.api.json_text import PIECE
 from service.api.limits import Limits
 from service.api.media import JSON, NPY, OCTETS
 from service.api.options import DEFAULT_SCALARS
 from service.api.question import FOUND, Question, answer_headers
-from service.api.row_encodings import row_body
-from service.api.row_texts import slices
+from service.api.row_encodings import base64_end, base64_start, row_body
+from service.api.row_texts import end_of, slices, start_of
 from service.metrics import Counters
 from service.registry import LoadedTable, TableRegistry
 from service.rowtexts import BETWEEN
@@ -65,44 +66,53 @@ class Prepared:
         return answer
 
 
-def encoder_for(question: Question, sent: str, limits: Limits) -> Encode | None:
-    """For lookups like one that is just answered, whose body was of the type `sent`: raw int64 ids, or JSON."""
+def encoder_for(question: Question, sent: str, body: bytes, limits: Limits) -> Encode | None:
+    """For lookups like one that is just answered, whose `body` was of the type `sent`: int64 ids, or JSON."""
     is_plain, is_large = question.request.options is DEFAULT_OPTIONS, question.is_large()
     if sent == JSON and question.media == JSON and is_plain:
-        kept = question.table.texts is not None if question.is_text() else not is_large
-        return _Json(question, limits).encode if kept else None
-    if sent == OCTETS and question.media in (OCTETS, NPY) and (is_plain or not is_large):
-        return _Raw(question).encode
+        if is_large and not (question.is_text() and question.table.texts is not None):
+            return None  # only what is kept takes so little time that it needs no turns
+        return _Json(question, limits).encode
+    if question.media in (OCTETS, NPY) and (is_plain or not is_large):
+        head = b"" if sent == OCTETS else npyfile.int64_head(body) if sent == NPY else None
+        raw = None if head is None else _Raw(question, head)
+        return None if raw is None or raw.length > limits.max_response_bytes else raw.encode
     return None
 
 
 class _Raw:
-    """Raw ids in, bytes out: the number of ids follows from the head, and from it all that the answer's head says."""
+    """Ids in, bytes out: the number of ids follows from the head, and from it all that the answer's head says.
 
-    def __init__(self, question: Question) -> None:
+    The body begins with `sent`, the header of an array, if it is one.
+    """
+
+    def __init__(self, question: Question, sent: bytes) -> None:
+        self._sent = sent
         table, request = question.table, question.request
         shape, dtype = table.result_shape(request), request.options.dtype
         self._request = request._replace(batch=IdBatch(np.empty(0, dtype=np.int64), request.batch.layout))
         self._prefix = npyfile.header_bytes(shape, dtype) if question.media == NPY else b""
         self._head = head_text(200, answer_headers(question.media, table.identity, shape, dtype))
-        self._length = len(self._prefix) + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self.length = len(self._prefix) + int(np.prod(shape)) * np.dtype(dtype).itemsize
         self._media = question.media
         self._is_large = question.is_large()
 
     def encode(self, table: EmbeddingTable, packet: bytes, start: int) -> tuple[Ready, int] | None:
-        ids = np.frombuffer(packet, _INT64, -1, start)
-        if not table.has_all(ids):
+        if self._sent and not packet.startswith(self._sent, start):
             return None
+        ids = np.frombuffer(packet, _INT64, -1, start + len(self._sent))
         request = self._request
-        if self._is_large:
-            selection = Selection(ids, request.batch.layout.shape, None, None)
-            return Ready(self._head, self._length, row_body(table, selection, self._media).stream()), len(ids)
-        if request.options is DEFAULT_OPTIONS:
-            vectors = octets(table.backend.gather(ids))
-        else:
+        if request.options is not DEFAULT_OPTIONS:
             batch = IdBatch(ids, request.batch.layout)
             vectors = octets(table.lookup(LookupRequest(batch, options=request.options)).vectors)
-        return Ready(self._head, self._length, (self._prefix, vectors)), len(ids)
+            return Ready(self._head, self.length, (self._prefix, vectors)), len(ids)
+        if not table.has_all(ids):
+            return None
+        if self._is_large:
+            selection = Selection(ids, request.batch.layout.shape, None, None)
+            return Ready(self._head, self.length, row_body(table, selection, self._media).stream()), len(ids)
+        vectors = octets(table.backend.gather(ids))
+        return Ready(self._head, self.length, (self._prefix, vectors)), len(ids)
 
 
 class _Form(NamedTuple):
@@ -134,8 +144,9 @@ class _Json:
         end = form.end or _end(table, ids, is_text=is_text)
         if count > self._at_once:
             return self._large(table, ids, form._replace(end=end)) if is_text else None
+        vectors: Buffer | None
         if is_text:
-            vectors = None if table.texts is None else table.texts.joined(ids)
+            vectors = _rendered(table, ids) if table.texts is None else table.texts.joined(ids)
             if vectors is None:
                 return None
         else:
@@ -155,15 +166,21 @@ class _Json:
         return Ready(form.head, length, Stream(length, slices(form.start, found, form.end))), len(ids)
 
     def _form(self, table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> _Form:
-        identity, shape = table.identity, (len(ids), table.embedding_dim)
-        start = object_head(identity.name, identity.version, shape, "float32") + (b"[[" if is_text else b'"')
+        shape = (len(ids),)
+        start = start_of(table, shape) if is_text else base64_start(table, shape)
         end = _end(table, ids, is_text=is_text) if table.padding_id is None else None
         if len(self._forms) >= _MOST_FORMS:
             self._forms.clear()
-        head = head_text(200, answer_headers(JSON, identity, shape, "float32"))
+        head = head_text(200, answer_headers(JSON, table.identity, (*shape, table.embedding_dim), "float32"))
         form = self._forms[len(ids), is_text] = _Form(head, start, end)
         return form
 
 
 def _end(table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> bytes:
-    return (b"]]" if is_text else b'"') + mask_and_end(Selection(ids, (len(ids),), None, table.padding_id))
+    selection = Selection(ids, (len(ids),), None, table.padding_id)
+    return end_of(selection) if is_text else base64_end(selection)
+
+
+def _rendered(table: EmbeddingTable, ids: IdArray) -> Buffer:
+    """The texts of rows of which none are kept, and what stands between them."""
+    return memoryview(orjson.dumps(table.backend.gather(ids), option=orjson.OPT_SERIALIZE_NUMPY))[2:-2]

@@ -58,7 +58,9 @@ def answer_at_once(question: Question, limits: Limits) -> Answer:
         limits.check_answer(body.length)
         return Answer(200, _selected_headers(question, selection), tuple(body.pieces))
     if media == JSON and question.scalars.encoding == "base64":
-        return Answer(200, _selected_headers(question, selection), whole_base64(table, selection))
+        answer = Answer(200, _selected_headers(question, selection), whole_base64(table, selection))
+        limits.check_answer(answer.length)
+        return answer
     rows = binary_body(table, selection, media, question.scalars.encoding)
     if rows is None:
         return _encoded(question, table.result(selection), limits)

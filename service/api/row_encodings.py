@@ -77,8 +77,7 @@ def _base64(table: EmbeddingTable, selection: Selection) -> RowBody:
     def encode(first: int, end: int) -> Buffer:
         return pybase64.b64encode(body.encode(first, end))
 
-    head = _object_head(table, selection) + b'"'
-    tail = b'"' + mask_and_end(selection)
+    head, tail = base64_start(table, selection.shape), base64_end(selection)
     # Only at a multiple of three bytes does the text of one slice go on in the next.
     step = 3 * max(1, body.step // 4)
     return RowBody(head, encode, tail, body.rows, step, len(head) + -(-body.length // 3) * 4 + len(tail))
@@ -87,12 +86,17 @@ def _base64(table: EmbeddingTable, selection: Selection) -> RowBody:
 def whole_base64(table: EmbeddingTable, selection: Selection) -> tuple[Buffer, ...]:
     """The pieces of a JSON answer that carries bytes, for one that is not large."""
     text = pybase64.b64encode(octets(table.rows(selection)))
-    return (_object_head(table, selection) + b'"', text, b'"' + mask_and_end(selection))
+    return (base64_start(table, selection.shape), text, base64_end(selection))
 
 
-def _object_head(table: EmbeddingTable, selection: Selection) -> bytes:
-    identity = table.identity
-    return object_head(identity.name, identity.version, (*selection.shape, table.embedding_dim), "float32")
+def base64_start(table: EmbeddingTable, shape: tuple[int, ...]) -> bytes:
+    """What stands before the text in base64, for ids of this shape."""
+    return object_head(table.identity.name, table.identity.version, (*shape, table.embedding_dim), "float32") + b'"'
+
+
+def base64_end(selection: Selection) -> bytes:
+    """What stands behind it."""
+    return b'"' + mask_and_end(selection)
 
 
 _BINARY: Final[dict[str, RowEncoder]] = {OCTETS: _octets, NPY: _npy}

@@ -17,13 +17,22 @@ _SLICE: Final = 1 << 19
 
 def text_body(table: EmbeddingTable, selection: Selection, found: Found) -> Stream:
     """The answer of a selection whose rows, of which there are some, have the texts that were found."""
-    identity, shape, rows = table.identity, selection.shape, len(found.texts)
-    axes = len(shape)
-    start = object_head(identity.name, identity.version, (*shape, table.embedding_dim), "float32") + b"[" * (axes + 1)
-    end = b"]" * (axes + 1) + mask_and_end(selection)
+    shape, rows = selection.shape, len(found.texts)
+    start, end = start_of(table, shape), end_of(selection)
     ends = sum(rows // span - 1 for span in _spans(shape))
     length = len(start) + found.size + len(BETWEEN) * (rows - 1) + 2 * ends + len(end)
-    return Stream(length, slices(start, found, end) if axes == 1 else _nested(start, found, shape, end))
+    return Stream(length, slices(start, found, end) if len(shape) == 1 else _nested(start, found, shape, end))
+
+
+def start_of(table: EmbeddingTable, shape: tuple[int, ...]) -> bytes:
+    """What stands before the text of the first row, for ids of this shape."""
+    head = object_head(table.identity.name, table.identity.version, (*shape, table.embedding_dim), "float32")
+    return head + b"[" * (len(shape) + 1)
+
+
+def end_of(selection: Selection) -> bytes:
+    """What stands behind the text of the last row."""
+    return b"]" * (len(selection.shape) + 1) + mask_and_end(selection)
 
 
 def slices(start: bytes, found: Found, end: bytes) -> Iterator[bytes]:

@@ -19,10 +19,9 @@ class Queue:
     waits for one turn of them at most.
     """
 
-    __slots__ = ("__weakref__", "_loop", "_taken", "_waiting")
+    __slots__ = ("__weakref__", "_taken", "_waiting")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._taken = False
         self._waiting: deque[Callable[[], object]] = deque()
 
@@ -32,18 +31,18 @@ class Queue:
             self._waiting.append(work)
             return
         self._taken = True
-        self._loop.call_soon(self._next)
+        asyncio.get_running_loop().call_soon(self._next)
         work()
 
     async def turn(self) -> None:
         """Returns when it is the caller's turn."""
-        place: asyncio.Future[None] = self._loop.create_future()
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.call(partial(_give, place))
         await place
 
     def _next(self) -> None:
         if self._waiting:
-            self._loop.call_soon(self._next)
+            asyncio.get_running_loop().call_soon(self._next)
             self._waiting.popleft()()
         else:
             self._taken = False
@@ -61,7 +60,7 @@ def queue_of(loop: asyncio.AbstractEventLoop) -> Queue:
     """The one queue of an event loop."""
     found = _queues.get(loop)
     if found is None:
-        found = _queues[loop] = Queue(loop)
+        found = _queues[loop] = Queue()
     return found
 
 

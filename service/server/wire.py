@@ -4,7 +4,7 @@ That is what the framework costs beside the parser and the socket. Lookups of or
 this way; all else goes the way of ASGI, and both through the same endpoint.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from service.api.answer import Ready, Stream, ready
 from service.api.front import ADMITTED, Front, Lookups
@@ -13,6 +13,9 @@ from service.api.question import Question
 from service.errors import Overloaded
 from service.server.heads import END, Heads, Known, is_lookup, read_known
 from service.server.writing import WritingProtocol
+
+_MOST_IN_PACKET: Final = 8
+"""Requests of one packet that are answered at once; those behind them wait for the turns of other connections."""
 
 
 class _Whole(NamedTuple):
@@ -45,6 +48,7 @@ class Wire(WritingProtocol):
         self._busy = False
         self._held = b""
         self._last = False
+        self._in_packet = 0
 
     def data_received(self, data: bytes) -> None:
         if self._busy:
@@ -73,6 +77,7 @@ class Wire(WritingProtocol):
                     self._wait_for_body(data, known)
                     return
             self._packet = data
+        self._in_packet = 0
         super().data_received(data)
 
     # Heads that are known, with their bodies in the same packet or in the next
@@ -110,13 +115,14 @@ class Wire(WritingProtocol):
             self._admission.in_flight += 1
             self._answer_large(known.head.address, found)
 
-    def _answer_admitted(self, request: _Whole) -> None:
-        """The same for a request that has its place."""
+    def _answer_admitted(self, request: _Whole) -> bool:
+        """The same for a request that has its place; False if the answer is large."""
         found = self._found(*request)
         if self._is_written(found):
             self._admission.leave()
-        else:
-            self._answer_large(request.known.head.address, found)
+            return True
+        self._answer_large(request.known.head.address, found)
+        return False
 
     def _found(self, known: Known, packet: bytes, start: int) -> Ready | Question:
         prepared = known.prepared
@@ -159,7 +165,8 @@ class Wire(WritingProtocol):
         if isinstance(answer.body, Stream):
             self.stream(answer.head, answer.body, self._is_sent)
         else:
-            self.write(answer.head, answer.length, answer.body)
+            if not self.transport.is_closing():  # the client may have gone while the answer was made
+                self.write(answer.head, answer.length, answer.body)
             self._is_sent()
 
     def _is_sent(self) -> None:
@@ -197,9 +204,7 @@ class Wire(WritingProtocol):
         if request is None:  # the client has gone
             self._admission.leave()
             return
-        self._busy = False
-        self._answer_admitted(request)
-        if not self._busy:
+        if self._answer_admitted(request):
             self._go_on()
 
     def refused(self) -> None:
@@ -242,8 +247,10 @@ class Wire(WritingProtocol):
             return
         self.arriving = 0
         self._known = None
+        self._in_packet += 1
         found = self._found(known, self._body, 0)
         if self._is_written(found):
+            self._body = b""
             self._admission.leave()
             return
         # Behind this request there may be another in the same packet: uvicorn makes it wait for a large answer.
@@ -256,7 +263,7 @@ class Wire(WritingProtocol):
         if not is_lookup(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return None
         special = self.expect_100_continue or parser.should_upgrade() or not parser.should_keep_alive()
-        if special or self.answers() or self.flow.write_paused:
+        if special or self.answers() or self.flow.write_paused or self._in_packet >= _MOST_IN_PACKET:
             return None
         return read_known(self.url, self.headers)
 
@@ -274,6 +281,7 @@ class Wire(WritingProtocol):
         self.scope[ADMITTED] = True  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         super().on_body(self._body)
+        self._body = b""
 
     # The connection's end
 
@@ -285,6 +293,12 @@ class Wire(WritingProtocol):
             self._admission.forget(self)  # or else it is admitted by now, and gives its place back
             self._waiting = None
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that has sent all it wants gets the answer that is being made; who only waits for a place goes."""
+        stays = self._busy and self._waiting is None
+        self._last = self._last or stays
+        return stays
 
     def answers(self) -> bool:
         return self._busy or super().answers()
@@ -299,5 +313,4 @@ class Wire(WritingProtocol):
         if self._known is not None:
             self._known = None
             self._leave_to_asgi()
-            self._body = b""
         super().shutdown()
