@@ -1,6 +1,6 @@
 """The service beside its peers, in one run: `python -m load_tests.bench`.
 
-    python -m load_tests.bench --rounds 5 --seconds 3
+    python -m load_tests.bench --rounds 15 --seconds 1
     python -m load_tests.bench --only 'raw|floor' --rounds 1 --seconds 1
 
 Prints and writes `bench.md`, `bench.json` and, where matplotlib is installed, `bench.png` into `--out`. Ends with 1 if
@@ -33,8 +33,8 @@ from load_tests.bench.rounds import Run, run
 def main() -> None:
     """Runs it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3, help="of each burst")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=int, default=1, help="of each burst")
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     parser.add_argument(
         "--only", default="", help="a regular expression; cases whose names it is found in, and no more"

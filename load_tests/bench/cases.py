@@ -29,14 +29,14 @@ def _of_size(count: int) -> Iterator[Case]:
     """Those that are compared with one another stand together, so that they are measured together."""
     yield Case("floor", "rows", count)
     yield Case("ours", "raw", count)
-    yield Case("ours", "npy", count)
     yield Case("ours", "JSON base64", count)
+    yield Case("ours", "npy", count)
     yield Case("ours", "raw", count, "uniform")
     yield Case("Redis", "MGET", count, "uniform")
-    yield Case("ours", "JSON warm", count)
     yield Case("ours", "JSON warm", count, "uniform")
-    yield Case("ours without cache", "JSON cold", count)
+    yield Case("ours", "JSON warm", count)
     yield Case("usual FastAPI", "JSON", count)
+    yield Case("ours without cache", "JSON cold", count)
     yield Case("MLServer", "V2 JSON", count)
     yield Case("Triton", "V2 binary", count)
 

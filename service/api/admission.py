@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from service.errors import Overloaded
 
-_PATIENCE: Final = 0.004
+_PATIENCE: Final = 0.003
 """Seconds that a lookup waits for one before it to end: a burst is answered, and a refusal takes less than 10 ms."""
 _WAITING: Final = 4
 """How many may wait for each that may be in flight; who comes later is refused at once."""

@@ -114,7 +114,7 @@ def _patience(seconds: float) -> float:
     return min(1.0, 0.2 * seconds)
 
 
-def measure(setting: World, rounds: int = 3, seconds: float = 4.0) -> list[Trial]:
+def measure(setting: World, rounds: int = 6, seconds: float = 2.0) -> list[Trial]:
     """Each kind of request under each load, the peak beside it, round after round."""
     return [one for _ in range(rounds) for kind in KINDS for one in _round(setting, kind, seconds)]
 
@@ -169,8 +169,8 @@ def show(trials: Sequence[Trial]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs it; ends with 1 if a promise is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each load")
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--max-in-flight", type=int, help="the server's setting EMBEDDING_MAX_IN_FLIGHT")
     parser.add_argument("--at-least", type=float, default=AT_LEAST, help="goodput against peak")
