@@ -22,7 +22,7 @@ DELETED_PREFIX: Final = ".deleted-"
 _BLOCK: Final = 2 << 20
 """Bytes of a huge page. What is written in pieces of this size, each from a multiple of it on, Linux keeps in huge
 pages of its cache where the file system can (ext4 since 6.16, XFS, Btrfs). Whoever maps the file gets them too, and a
-random row takes two thirds of the time, or half if the table is large (`make bench-large`)."""
+random row takes a fifth to a third less time (`make bench-large`)."""
 _AT_ONCE: Final = 32 * _BLOCK  # the system takes at most 2 GB, and that is no whole number of blocks
 _LOCK_POLL: Final = 0.002  # seconds
 
