@@ -55,23 +55,18 @@ class RowTexts:
         """The rows whose texts are kept."""
         return np.flatnonzero(self._owner.kept.slots)
 
-    def joined(self, ids: IdArray) -> bytes | None:
-        """The texts of these rows as one sequence; None if one of them is not kept."""
+    def listed(self, ids: IdArray) -> list[bytes] | None:
+        """The texts of these rows in their order; None if one of them is not kept."""
         owner = self._owner  # as long as it is held, nothing is released
-        kept = owner.kept
-        try:
-            return BETWEEN.join(kept.texts.take(kept.slots.take(ids)).tolist())
-        except (TypeError, IndexError):  # nothing stands where there is no text, and nothing is there once it is closed
-            return None
+        slots = owner.kept.slots_of(ids)
+        return None if slots is None else owner.kept.texts.take(slots).tolist()
 
     def find(self, ids: IdArray) -> "Found | None":
-        """The texts of these rows; None if one of them is not kept."""
+        """The texts of these rows, and how long they are; None if one of them is not kept."""
         owner = self._owner
         kept = owner.kept
-        if not len(kept.slots):
-            return None
-        slots = kept.slots.take(ids)
-        if len(ids) and slots.item(slots.argmin()) == 0:
+        slots = kept.slots_of(ids)
+        if slots is None:
             return None
         lengths = kept.lengths.take(slots)
         return Found(kept.texts.take(slots), int(np.add.reduce(lengths, dtype=np.int64)))
@@ -135,6 +130,13 @@ class Kept:
         self._empty = np.arange(1, _FIRST_SLOTS, dtype=np.int32)
         """Slots without a text."""
         self._puts: deque[tuple[IdArray, int]] = deque()
+
+    def slots_of(self, rows: IdArray) -> NDArray[np.int32] | None:
+        """Where the texts of these rows are; None if one of them has none."""
+        if not len(self.slots):
+            return None
+        slots = self.slots.take(rows)
+        return slots if len(rows) == 0 or slots.item(slots.argmin()) else None
 
     def put(self, rows: IdArray, rendered: _Rendered) -> None:
         """Keeps the texts of these rows, none of which has one, if there can be room for them."""

@@ -94,12 +94,13 @@ def test_a_row_is_rendered_once(world: World) -> None:
 
 def test_only_kept_texts_are_found(world: World) -> None:
     world.read(5, 6)
-    found, joined = world.texts.find(np.array([6, 5])), world.texts.joined(np.array([6, 5]))
+    found, listed = world.texts.find(np.array([6, 5])), world.texts.listed(np.array([6, 5]))
     assert found is not None
-    assert joined == BETWEEN.join(found.texts.tolist())
-    assert numbers(joined).tolist() == ROWS[[6, 5]].tolist()
+    assert listed is not None
+    assert listed == found.texts.tolist()
+    assert numbers(BETWEEN.join(listed)).tolist() == ROWS[[6, 5]].tolist()
     assert world.texts.find(np.array([6, 7])) is None
-    assert world.texts.joined(np.array([6, 7])) is None
+    assert world.texts.listed(np.array([6, 7])) is None
     assert world.texts.rows.tolist() == [5, 6]
 
 
@@ -147,7 +148,7 @@ def test_without_memory_texts_are_rendered_each_time(most_bytes: int) -> None:
     world = World(most_bytes)
     for _ in range(2):
         assert np.array_equal(world.read(1, 2, 1), ROWS[[1, 2, 1]])
-        assert world.texts.joined(np.array([1])) is None
+        assert world.texts.listed(np.array([1])) is None
     assert world.fetched == [1, 2, 1, 2]
     assert len(world.texts.rows) == 0
 
@@ -161,7 +162,7 @@ def test_closed_texts_keep_nothing_and_still_answer(world: World) -> None:
     assert len(world.texts.rows) == 0
     assert np.array_equal(world.read(1, 2), ROWS[[1, 2]])
     assert world.texts.find(np.array([1])) is None
-    assert world.texts.joined(np.array([1])) is None
+    assert world.texts.listed(np.array([1])) is None
     assert np.array_equal(numbers(BETWEEN.join(found.texts.tolist())), ROWS[[1, 2]])
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from service.api.admission import Admission
-from service.api.answer import Answer, Ready, Receive, Scope, Send, send_answer
+from service.api.answer import Answer, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
 from service.api.errors import internal, problem
 from service.api.guard import PREFIX as ADMIN
@@ -87,13 +87,6 @@ class Lookups:
         except Exception as error:  # noqa: BLE001  (as above)
             answer = self._problem(error)
         return self._counted(address, answer)
-
-    def prepared_now(self, prepared: Prepared, packet: bytes, start: int) -> Ready | None:
-        """The answer to a prepared lookup; None where `answer_now` has to be asked."""
-        try:
-            return prepared.now(packet, start)
-        except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
-            return None
 
     def refuse(self, address: Address) -> Answer:
         """The answer to a request that finds too many in flight."""

@@ -49,7 +49,7 @@ class ChildProtocol(HttpToolsProtocol):
 
     def answers(self) -> bool:
         """Whether the application is at work on a request of this connection, or sends its answer."""
-        return _is_open(self.cycle)
+        return is_open(self.cycle)
 
     def look(self, client_seconds: float) -> None:
         """Ends the connection of a client that neither sends nor reads for so long, or sends nothing more."""
@@ -84,5 +84,6 @@ class ChildProtocol(HttpToolsProtocol):
         return b"" if socket is None else fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
 
 
-def _is_open(cycle: RequestResponseCycle | None) -> bool:
+def is_open(cycle: RequestResponseCycle | None) -> bool:
+    """Whether there is an answer by ASGI that has not come to its end."""
     return cycle is not None and not cycle.response_complete

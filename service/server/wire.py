@@ -4,34 +4,37 @@ That is what the framework costs beside the parser and the socket. Lookups of or
 this way; all else goes the way of ASGI, and both through the same endpoint.
 """
 
-from typing import Any, Final, NamedTuple
+import logging
+from typing import Any, Final, TypeAlias
 
 from service.api.answer import Ready, Stream, ready
+from service.api.batching import Part
 from service.api.front import ADMITTED, Front, Lookups
 from service.api.lookup import Address
 from service.api.question import Question
 from service.errors import Overloaded
 from service.server.heads import END, Heads, Known, is_lookup, read_known
+from service.server.protocol import is_open
+from service.server.rounds import round_of
 from service.server.writing import WritingProtocol
+
+_log = logging.getLogger(__name__)
 
 _MOST_IN_PACKET: Final = 8
 """Requests of one packet that are answered at once; those behind them wait for the turns of other connections."""
 
-
-class _Whole(NamedTuple):
-    """A request that is there as a whole: what its head says, and the packet in which its body begins at `start`."""
-
-    known: Known
-    packet: bytes
-    start: int
+Asked: TypeAlias = tuple[Known, bytes, int]
+"""A request that is there as a whole: what its head says, and the packet in which its body begins at a place."""
 
 
 class Wire(WritingProtocol):
     """uvicorn's protocol for a `Front`, with a short way for its lookups.
 
-    A request whose head is known is `_unparsed` while its body is on its way. Where too many are in flight it is
-    `_waiting` for its place; a large one is answered by a task. Meanwhile the connection is `_busy`, and what comes
-    is `_held`. A request whose head is new comes from the parser, and what is there of it is in `_known` and `_body`.
+    A request whose head is known is `_unparsed` while its body is on its way. Once that is there it is `_asked`, and
+    answered with those of other connections at the end of the loop's round; where too many are in flight it
+    `_is_waiting` for its place first, and a large one is answered in turns. Meanwhile the connection is `_busy`, and
+    what comes is `_held`. A request whose head is new comes from the parser, and what is there of it is in `_known`
+    and `_body`.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  (uvicorn's)
@@ -40,11 +43,13 @@ class Wire(WritingProtocol):
         self._lookups: Lookups = self.app.lookups
         self._heads = Heads.of(self.app)
         self._admission = self._lookups.admission
+        self._round = round_of(self.loop)
         self._packet = b""
         self._unparsed = b""
         self._known: Known | None = None
         self._body = b""
-        self._waiting: _Whole | None = None
+        self._asked: Asked | None = None
+        self._is_waiting = False
         self._busy = False
         self._held = b""
         self._last = False
@@ -61,19 +66,15 @@ class Wire(WritingProtocol):
         if not self.arriving:
             end = data.find(END) + 4
             known = self._heads.get(data[:end])
-            if known is not None and not (self.answers() or self.flow.write_paused):
+            if known is not None and not (is_open(self.cycle) or self.flow.write_paused):
                 body = len(data) - end
-                is_free = self._admission.in_flight < self._admission.limit
                 if body == known.length:
                     self.packets += 1
                     if self.timeout_keep_alive_task is not None:
                         self._unset_keepalive_if_required()
-                    if is_free:
-                        self._answer_at_once(known, data, end)
-                    else:
-                        self._wait_for_place(_Whole(known, data, end))
+                    self._ask((known, data, end))
                     return
-                if body == 0 and is_free:
+                if body == 0 and self._admission.in_flight < self._admission.limit:
                     self._wait_for_body(data, known)
                     return
             self._packet = data
@@ -97,7 +98,8 @@ class Wire(WritingProtocol):
             return
         self.packets += 1
         self._unparsed, self._known, self.arriving = b"", None, 0
-        self._answer_admitted(_Whole(known, data, 0))
+        self._busy, self._asked = True, (known, data, 0)
+        self._round.add(self, self.loop)
 
     def _unparsed_again(self) -> bytes:
         """The head that the parser has not seen, for the parser; its place is taken once more as it tells of it."""
@@ -106,30 +108,63 @@ class Wire(WritingProtocol):
         self._admission.in_flight -= 1
         return head
 
-    # Answers
+    # Requests that are there as a whole, and their answers
 
-    def _answer_at_once(self, known: Known, packet: bytes, start: int) -> None:
-        """Answers a request whose body begins at `start` of a packet; only a large one is counted."""
-        found = self._found(known, packet, start)
-        if not self._is_written(found):
-            self._admission.in_flight += 1
-            self._answer_large(known.head.address, found)
+    def _ask(self, asked: Asked) -> None:
+        """Has a request answered with those of others, or lines up for a place among those in flight."""
+        self._busy, self._asked = True, asked
+        admission = self._admission
+        if admission.in_flight < admission.limit:
+            admission.in_flight += 1
+            self._round.add(self, self.loop)
+            return
+        self._is_waiting = True
+        try:
+            admission.wait(self)
+        except Overloaded:
+            self.refused()
 
-    def _answer_admitted(self, request: _Whole) -> bool:
-        """The same for a request that has its place; False if the answer is large."""
-        found = self._found(*request)
-        if self._is_written(found):
+    def admitted(self) -> None:
+        self._is_waiting = False
+        self._round.add(self, self.loop)
+
+    def refused(self) -> None:
+        asked, self._asked, self._is_waiting = self._asked, None, False
+        assert asked is not None  # noqa: S101
+        self._is_written(ready(self._lookups.refuse(asked[0].head.address)))
+        self._go_on()
+
+    def part(self) -> Part | None:
+        asked = self._asked
+        assert asked is not None  # noqa: S101
+        known, packet, start = asked
+        try:
+            return None if known.prepared is None else known.prepared(packet, start)
+        except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
+            return None
+
+    def answer(self, found: Ready | None) -> None:
+        asked, self._asked = self._asked, None
+        assert asked is not None  # noqa: S101
+        if self.transport.is_closing():
             self._admission.leave()
-            return True
-        self._answer_large(request.known.head.address, found)
-        return False
+            return
+        try:
+            answer = self._found(asked) if found is None else found
+            if not self._is_written(answer):
+                self._answer_large(asked[0].head.address, answer)
+                return
+        except Exception:  # noqa: BLE001  (those answered together with it must not suffer)
+            _log.exception("a lookup could not be answered")
+            self.transport.abort()
+        self._admission.leave()
+        self._busy = False
+        if self._held or self._last:
+            self._go_on()
 
-    def _found(self, known: Known, packet: bytes, start: int) -> Ready | Question:
-        prepared = known.prepared
-        if prepared is not None:
-            answer = self._lookups.prepared_now(prepared, packet, start)
-            if answer is not None:
-                return answer
+    def _found(self, asked: Asked) -> Ready | Question:
+        """The answer to a request by itself."""
+        known, packet, start = asked
         found, prepared = self._lookups.answer_now(known.head, packet[start:])
         if prepared is not None:
             known.prepared = prepared
@@ -186,33 +221,6 @@ class Wire(WritingProtocol):
         if held:
             self.data_received(held)
 
-    # Waiting for a place
-
-    def _wait_for_place(self, request: _Whole) -> None:
-        self._busy, self._waiting = True, request
-        try:
-            self._admission.wait(self)
-        except Overloaded:
-            self.refused()
-
-    def admitted(self) -> None:
-        """Whoever gives a place away has not ended its own work: the answer comes next."""
-        self.loop.call_soon(self._answer_waiting)
-
-    def _answer_waiting(self) -> None:
-        request, self._waiting = self._waiting, None
-        if request is None:  # the client has gone
-            self._admission.leave()
-            return
-        if self._answer_admitted(request):
-            self._go_on()
-
-    def refused(self) -> None:
-        request, self._waiting = self._waiting, None
-        if request is not None:
-            self._is_written(ready(self._lookups.refuse(request.known.head.address)))
-            self._go_on()
-
     # Heads that are new, as the parser tells of them
 
     def on_message_begin(self) -> None:
@@ -248,8 +256,7 @@ class Wire(WritingProtocol):
         self.arriving = 0
         self._known = None
         self._in_packet += 1
-        found = self._found(known, self._body, 0)
-        if self._is_written(found):
+        if self._is_written(self._found((known, self._body, 0))):
             self._body = b""
             self._admission.leave()
             return
@@ -289,14 +296,14 @@ class Wire(WritingProtocol):
         if self._known is not None:
             self._unparsed, self._known = b"", None
             self._admission.leave()
-        if self._waiting is not None:
-            self._admission.forget(self)  # or else it is admitted by now, and gives its place back
-            self._waiting = None
+        if self._is_waiting:
+            self._is_waiting = False
+            self._admission.forget(self)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has sent all it wants gets the answer that is being made; who only waits for a place goes."""
-        stays = self._busy and self._waiting is None
+        stays = self._busy and not self._is_waiting
         self._last = self._last or stays
         return stays
 

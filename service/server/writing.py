@@ -9,7 +9,7 @@ from service.api.answer import Buffer, Stream
 from service.api.turns import TURN, Queue, queue_of
 from service.server.protocol import ChildProtocol
 
-_JOINED: Final = 16 << 10
+_JOINED: Final = 64 << 10
 """Bytes of an answer that are copied behind its head, which costs less than a second buffer."""
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class WritingProtocol(ChildProtocol):
     """
 
     _defaults: ClassVar[list[tuple[bytes, bytes]]] = []
-    _end: ClassVar[bytes] = b"\r\n"
+    _whole_heads: ClassVar[dict[tuple[bytes, int], bytes]] = {}
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  (uvicorn's)
         super().__init__(*arguments, **named)
@@ -31,12 +31,14 @@ class WritingProtocol(ChildProtocol):
         self._head = b""
         """That of the answer that is being streamed, until its first piece is written."""
         self._pieces: Iterator[Buffer] | None = None
+        self._left = 0
+        """Bytes of its body that are not written yet."""
         self._done: Callable[[], None] | None = None
         self._has_no_room = False
 
     def write(self, head: bytes, length: int, body: tuple[Buffer, ...]) -> None:
         """Writes the pieces of a body of so many bytes behind their head."""
-        head = b"%b%d\r\n%b" % (head, length, self._lines())
+        head = self._whole_head(head, length)
         if length <= _JOINED:
             self.transport.write(b"".join((head, *body)))
         else:
@@ -48,8 +50,8 @@ class WritingProtocol(ChildProtocol):
 
         That is called also where it cannot be written to its end, and the connection is at its own.
         """
-        self._head = b"%b%d\r\n%b" % (head, body.length, self._lines())
-        self._pieces, self._done = body.pieces, done
+        self._head = self._whole_head(head, body.length)
+        self._pieces, self._left, self._done = body.pieces, body.length, done
         self._turns.call(self._step)
 
     def _step(self) -> None:
@@ -64,6 +66,8 @@ class WritingProtocol(ChildProtocol):
                 if self.flow.write_paused:
                     self._has_no_room = True
                     return
+                if not self._left:
+                    break  # or the client's next request would wait for another turn, in which nothing is done
                 if time.perf_counter() - since > TURN:
                     self._turns.call(self._step)
                     return
@@ -93,15 +97,20 @@ class WritingProtocol(ChildProtocol):
 
     def _write_piece(self, piece: Buffer) -> None:
         head, self._head = self._head, b""
+        self._left -= len(piece)
         if head:
             self.transport.writelines((head, piece))
         else:
             self.transport.write(piece)
 
-    def _lines(self) -> bytes:
-        """Uvicorn's own header fields, which it makes anew once a second, and the end of the head."""
+    def _whole_head(self, head: bytes, length: int) -> bytes:
+        """A head with the length of its body, and uvicorn's own fields, which it makes anew once a second."""
         defaults = self.server_state.default_headers
         if defaults is not WritingProtocol._defaults:
             WritingProtocol._defaults = defaults
-            WritingProtocol._end = b"".join(b"%b: %b\r\n" % header for header in defaults) + b"\r\n"
-        return WritingProtocol._end
+            WritingProtocol._whole_heads.clear()
+        found = WritingProtocol._whole_heads.get((head, length))
+        if found is None:
+            lines = b"".join(b"%b: %b\r\n" % header for header in defaults)
+            found = WritingProtocol._whole_heads[head, length] = b"%b%d\r\n%b\r\n" % (head, length, lines)
+        return found

@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 
 from load_tests.running import until
 from service.api.answer import Ready
+from service.api.batching import Part
+from service.api.batching import answers as answers_together
 from service.api.json_body import JsonBody, plain_ids, read_fields
 from service.api.limits import Limits
 from service.api.options import DEFAULT_SCALARS, SCALAR_FIELDS
-from service.api.prepared import Prepared
 from service.backends.memory import MappedRows
 from service.errors import ServiceError
 from service.rowtexts import RowTexts
+from service.server import rounds
 from service.server.protocol import ChildProtocol
 from service.store import TableStore
 from service.types import IdArray, RowArray
@@ -80,16 +82,15 @@ def worlds(root: Path) -> Iterator[Worlds]:
 
 @pytest.fixture
 def prepared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of each lookup whose head was prepared, whether it was answered so."""
+    """Of each lookup whose head was known, whether it was answered as one that is prepared."""
     seen: list[bool] = []
-    now = Prepared.now
 
-    def watched(self: Prepared, packet: bytes, start: int) -> Ready | None:
-        answer = now(self, packet, start)
-        seen.append(answer is not None)
-        return answer
+    def watched(parts: Sequence[Part | None]) -> list[Ready | None]:
+        found = answers_together(parts)
+        seen.extend(answer is not None for answer in found)
+        return found
 
-    monkeypatch.setattr(Prepared, "now", watched)
+    monkeypatch.setattr(rounds, "answers", watched)
     return seen
 
 

@@ -1,0 +1,209 @@
+"""Lookups that arrive together, answered together: one check and one gather for the ids of all.
+
+Behind a system call the processor has forgotten what it knew of the code that follows: gathering 64 rows takes 6 us
+where it is repeated, and several times that once per packet. With 16 connections that ask for 64 rows at a time, an
+answer takes 50 us of a processor instead of 70 as bytes, 72 instead of 104 as base64, 93 instead of 117 as JSON.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import orjson
+
+from service.api.answer import Buffer, Ready
+from service.api.encodings import octets
+from service.layout import Layout
+from service.metrics import Counters
+from service.registry import LoadedTable, TableRegistry
+from service.rowtexts import BETWEEN
+from service.table import EmbeddingTable
+from service.types import IdArray, IdBatch, LookupRequest
+
+_INT64: Final = np.dtype("<i8")
+_MOST: Final = 1 << 17
+"""Numbers that are gathered for one batch: 512 KB of float32."""
+
+Finish: TypeAlias = Callable[[EmbeddingTable, Buffer], Ready | None]
+"""The answer made of what its way gives for each part; None for the usual way."""
+
+Part: TypeAlias = tuple["Way", Buffer, int, Finish]
+"""One request of a batch: its way, its ids as bytes of int64, how many they are, and what makes the answer.
+
+A plain tuple, as a named one costs each request 0.3 us.
+"""
+
+
+class Way(Protocol):
+    """What requests of one kind in one version have in common: up to `most` ids of one way are answered together."""
+
+    most: int
+
+    def answers(self, parts: Sequence[Part]) -> list[Ready | None]:
+        """Their answers in their order; None where the usual way has to be gone. May raise if any of them fails."""
+
+
+class Version:
+    """A version of a table while it is in force, which it does not keep alive."""
+
+    __slots__ = ("_counters", "_ids", "_loaded", "_name", "_registry", "_requests", "dim")
+
+    def __init__(self, loaded: LoadedTable, registry: TableRegistry, counters: Counters) -> None:
+        self._loaded = weakref.ref(loaded)
+        self._name = loaded.table.identity.name
+        self.dim = loaded.table.embedding_dim
+        self._registry = registry
+        self._counters = counters
+        self._requests = counters.index("embedding_requests", (self._name, "lookup", "200"))
+        self._ids = counters.index("embedding_ids", (self._name,))
+
+    def table(self) -> EmbeddingTable | None:
+        """None once another version is in force."""
+        entry, loaded = self._registry.entries.get(self._name), self._loaded()
+        return loaded.table if entry is not None and loaded is not None and entry.loaded is loaded else None
+
+    def counted(self, parts: Sequence[Part], found: list[Ready | None]) -> list[Ready | None]:
+        """The answers, which are counted as such."""
+        lengths = [length for (_, _, length, _), answer in zip(parts, found, strict=True) if answer is not None]
+        values = self._counters.values
+        values[self._requests] += len(lengths)
+        values[self._ids] += sum(lengths)
+        return found
+
+
+class _Checked:
+    """A way whose ids have to be in the table, and for which others make no difference."""
+
+    def __init__(self, version: Version) -> None:
+        self._version = version
+        self.most = _MOST // version.dim
+
+    def answers(self, parts: Sequence[Part]) -> list[Ready | None]:
+        table = self._version.table()
+        if table is None:
+            return [None] * len(parts)
+        ids = _joined(parts)
+        if table.has_all(ids):
+            return self._version.counted(parts, self._made(table, parts, ids))
+        if len(parts) == 1:
+            return [None]
+        return [self.answers([part])[0] for part in parts]
+
+    def _made(self, table: EmbeddingTable, parts: Sequence[Part], ids: IdArray) -> list[Ready | None]:
+        raise NotImplementedError
+
+
+class Rows(_Checked):
+    """Answers made of rows as they are stored, of which `finish` gets the bytes."""
+
+    def _made(self, table: EmbeddingTable, parts: Sequence[Part], ids: IdArray) -> list[Ready | None]:
+        rows, each, end = octets(table.backend.gather(ids)), 4 * table.embedding_dim, 0
+        return [
+            finish(table, rows[end : (end := end + length * each)])  # the end of one is the beginning of the next
+            for _, _, length, finish in parts
+        ]
+
+
+class Texts(_Checked):
+    """Answers made of the JSON text of rows: `finish` gets it with what stands between them."""
+
+    def _made(self, table: EmbeddingTable, parts: Sequence[Part], ids: IdArray) -> list[Ready | None]:
+        if table.texts is None:
+            return _rendered(table, parts, ids)
+        texts, end = table.texts.listed(ids), 0
+        if texts is None:
+            return [None] if len(parts) == 1 else [self._made(table, [part], _joined([part]))[0] for part in parts]
+        return [finish(table, BETWEEN.join(texts[end : (end := end + length)])) for _, _, length, finish in parts]
+
+
+class Each(_Checked):
+    """Answers made one by one, of the bytes of their ids: those that are made while they are sent."""
+
+    def _made(self, table: EmbeddingTable, parts: Sequence[Part], _ids: IdArray) -> list[Ready | None]:
+        return [finish(table, ids) for _, ids, _, finish in parts]
+
+
+class Stacked:
+    """Lookups of one shape with the same options, stacked along a new first axis; `finish` gets the vectors' bytes."""
+
+    def __init__(self, version: Version, request: LookupRequest, numbers: int) -> None:
+        """The first of the requests, and how many numbers its answer has."""
+        self._version = version
+        self._options = request.options
+        self._shape, count = request.batch.layout.shape, request.batch.layout.total
+        self.most = _MOST * count // max(numbers, count * version.dim, 1)
+
+    def answers(self, parts: Sequence[Part]) -> list[Ready | None]:
+        table = self._version.table()
+        if table is None:
+            return [None] * len(parts)
+        batch = IdBatch(_joined(parts), Layout((len(parts), *self._shape)))
+        vectors = octets(table.lookup(LookupRequest(batch, options=self._options)).vectors)
+        each = len(vectors) // len(parts)
+        found = [finish(table, vectors[at * each : (at + 1) * each]) for at, (*_, finish) in enumerate(parts)]
+        return self._version.counted(parts, found)
+
+
+class Ways(NamedTuple):
+    """Those of one version, but for those with options."""
+
+    version: Version
+    rows: Rows
+    texts: Texts
+    each: Each
+
+    @classmethod
+    def of(cls, version: Version) -> "Ways":
+        """All of a version."""
+        return cls(version, Rows(version), Texts(version), Each(version))
+
+
+def answers(parts: Sequence[Part | None]) -> list[Ready | None]:
+    """The answers to all, in their order; None where the usual way has to be gone. Raises nothing."""
+    found: list[Ready | None] = [None] * len(parts)
+    for places, batch in _batches(parts):
+        for place, answer in zip(places, _answers(batch), strict=True):
+            found[place] = answer
+    return found
+
+
+def _answers(parts: Sequence[Part]) -> list[Ready | None]:
+    try:
+        return parts[0][0].answers(parts)
+    except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
+        return [None] if len(parts) == 1 else [_answers([part])[0] for part in parts]
+
+
+def _batches(parts: Sequence[Part | None]) -> Iterator[tuple[list[int], list[Part]]]:
+    """Those that are answered together, with their places."""
+    batches: dict[Way, tuple[list[int], list[Part]]] = {}
+    room: dict[Way, int] = {}
+    for place, part in enumerate(parts):
+        if part is None:
+            continue
+        way, _, length, _ = part
+        if length > room.get(way, -1):
+            if way in batches:
+                yield batches[way]
+            batches[way], room[way] = ([], []), way.most
+        places, batch = batches[way]
+        places.append(place)
+        batch.append(part)
+        room[way] -= length
+    yield from batches.values()
+
+
+def _joined(parts: Sequence[Part]) -> IdArray:
+    return np.frombuffer(parts[0][1] if len(parts) == 1 else b"".join([ids for _, ids, _, _ in parts]), _INT64)
+
+
+def _rendered(table: EmbeddingTable, parts: Sequence[Part], ids: IdArray) -> list[Ready | None]:
+    """Answers made of texts of which none are kept."""
+    rows, end = table.backend.gather(ids), 0
+    found: list[Ready | None] = []
+    for _, _, length, finish in parts:
+        text = orjson.dumps(rows[end : end + length], option=orjson.OPT_SERIALIZE_NUMPY)
+        found.append(finish(table, memoryview(text)[2:-2]))
+        end += length
+    return found
