@@ -7,7 +7,7 @@ answer takes 50 us of a processor instead of 70 as bytes, 72 instead of 104 as b
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import orjson
@@ -65,7 +65,7 @@ class Version:
 
     def counted(self, parts: Sequence[Part], found: list[Ready | None]) -> list[Ready | None]:
         """The answers, which are counted as such."""
-        lengths = [length for (_, _, length, _), answer in zip(parts, found, strict=True) if answer is not None]
+        lengths = [part[2] for part, answer in zip(parts, found, strict=True) if answer is not None]
         values = self._counters.values
         values[self._requests] += len(lengths)
         values[self._ids] += sum(lengths)
@@ -161,6 +161,8 @@ class Ways(NamedTuple):
 
 def answers(parts: Sequence[Part | None]) -> list[Ready | None]:
     """The answers to all, in their order; None where the usual way has to be gone. Raises nothing."""
+    if _is_one_batch(parts):
+        return _answers(parts)
     found: list[Ready | None] = [None] * len(parts)
     for places, batch in _batches(parts):
         for place, answer in zip(places, _answers(batch), strict=True):
@@ -173,6 +175,19 @@ def _answers(parts: Sequence[Part]) -> list[Ready | None]:
         return parts[0][0].answers(parts)
     except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
         return [None] if len(parts) == 1 else [_answers([part])[0] for part in parts]
+
+
+def _is_one_batch(parts: Sequence[Part | None]) -> TypeGuard[Sequence[Part]]:
+    """Whether all of them are answered together, as nearly always."""
+    first = parts[0] if parts else None
+    if first is None or len(parts) == 1:
+        return first is not None
+    way, room = first[0], first[0].most
+    for part in parts:
+        if part is None or part[0] is not way:
+            return False
+        room -= part[2]
+    return room >= 0
 
 
 def _batches(parts: Sequence[Part | None]) -> Iterator[tuple[list[int], list[Part]]]:
