@@ -11,8 +11,8 @@ from service.rowtexts import BETWEEN, Found
 from service.table import EmbeddingTable
 from service.types import Selection
 
-_SLICE: Final = 1 << 19
-"""Bytes of a slice, about: half of it takes a quarter more time in all, and twice as much takes no less."""
+_SLICE: Final = 1 << 20
+"""Bytes of a slice, about: half of it takes a tenth more time in all, and twice as much takes no less."""
 
 
 def text_body(table: EmbeddingTable, selection: Selection, found: Found) -> Stream:
@@ -80,4 +80,5 @@ def _spans(shape: Sequence[int]) -> list[int]:
 
 
 def _rows_of_a_slice(found: Found) -> int:
-    return max(1, _SLICE * len(found.texts) // max(1, found.size))
+    slices_of_it = max(1, -(-found.size // _SLICE))
+    return max(1, -(-len(found.texts) // slices_of_it))
