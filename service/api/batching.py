@@ -36,9 +36,13 @@ A plain tuple, as a named one costs each request 0.3 us.
 
 
 class Way(Protocol):
-    """What requests of one kind in one version have in common: up to `most` ids of one way are answered together."""
+    """What requests of one kind in one version have in common: up to `most` ids of one way are answered together.
+
+    Answers that are `large` are made while they are sent.
+    """
 
     most: int
+    large: bool
 
     def answers(self, parts: Sequence[Part]) -> list[Ready | None]:
         """Their answers in their order; None where the usual way has to be gone. May raise if any of them fails."""
@@ -74,6 +78,8 @@ class Version:
 
 class _Checked:
     """A way whose ids have to be in the table, and for which others make no difference."""
+
+    large = False
 
     def __init__(self, version: Version) -> None:
         self._version = version
@@ -118,7 +124,9 @@ class Texts(_Checked):
 
 
 class Each(_Checked):
-    """Answers made one by one, of the bytes of their ids: those that are made while they are sent."""
+    """Answers made one by one, of the bytes of their ids, while they are sent."""
+
+    large = True
 
     def _made(self, table: EmbeddingTable, parts: Sequence[Part], _ids: IdArray) -> list[Ready | None]:
         return [finish(table, ids) for _, ids, _, finish in parts]
@@ -126,6 +134,8 @@ class Each(_Checked):
 
 class Stacked:
     """Lookups of one shape with the same options, stacked along a new first axis; `finish` gets the vectors' bytes."""
+
+    large = False
 
     def __init__(self, version: Version, request: LookupRequest, numbers: int) -> None:
         """The first of the requests, and how many numbers its answer has."""

@@ -49,6 +49,7 @@ class Wire(WritingProtocol):
         self._known: Known | None = None
         self._body = b""
         self._asked: Asked | None = None
+        self._has_place = False
         self._is_waiting = False
         self._busy = False
         self._held = b""
@@ -98,7 +99,7 @@ class Wire(WritingProtocol):
             return
         self.packets += 1
         self._unparsed, self._known, self.arriving = b"", None, 0
-        self._busy, self._asked = True, (known, data, 0)
+        self._busy, self._asked, self._has_place = True, (known, data, 0), True
         self._round.add(self, self.loop)
 
     def _unparsed_again(self) -> bytes:
@@ -111,21 +112,22 @@ class Wire(WritingProtocol):
     # Requests that are there as a whole, and their answers
 
     def _ask(self, asked: Asked) -> None:
-        """Has a request answered with those of others, or lines up for a place among those in flight."""
+        """Has a request answered with those of others, at once if there is room for another one in flight."""
         self._busy, self._asked = True, asked
-        admission = self._admission
-        if admission.in_flight < admission.limit:
-            admission.in_flight += 1
+        if self._admission.in_flight < self._admission.limit:
             self._round.add(self, self.loop)
-            return
+        else:
+            self._wait_for_place()
+
+    def _wait_for_place(self) -> None:
         self._is_waiting = True
         try:
-            admission.wait(self)
+            self._admission.wait(self)
         except Overloaded:
             self.refused()
 
     def admitted(self) -> None:
-        self._is_waiting = False
+        self._is_waiting, self._has_place = False, True
         self._round.add(self, self.loop)
 
     def refused(self) -> None:
@@ -139,28 +141,41 @@ class Wire(WritingProtocol):
         assert asked is not None  # noqa: S101
         known, packet, start = asked
         try:
-            return None if known.prepared is None else known.prepared(packet, start)
+            part = None if known.prepared is None else known.prepared(packet, start)
         except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
             return None
+        return None if part is not None and part[0].large and not self._takes_place() else part
 
     def answer(self, found: Ready | None) -> None:
         asked, self._asked = self._asked, None
         assert asked is not None  # noqa: S101
         if self.transport.is_closing():
-            self._admission.leave()
+            self._leave()
             return
         try:
             answer = self._found(asked) if found is None else found
             if not self._is_written(answer):
-                self._answer_large(asked[0].head.address, answer)
+                self._answer_large(asked, answer)
                 return
         except Exception:  # noqa: BLE001  (those answered together with it must not suffer)
             _log.exception("a lookup could not be answered")
             self.transport.abort()
-        self._admission.leave()
+        self._leave()
         self._busy = False
         if self._held or self._last:
             self._go_on()
+
+    def _takes_place(self) -> bool:
+        """Counts a request among those in flight, as which one that is answered in the same round need not be."""
+        if not self._has_place and self._admission.in_flight < self._admission.limit:
+            self._admission.in_flight += 1
+            self._has_place = True
+        return self._has_place
+
+    def _leave(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            self._admission.leave()
 
     def _found(self, asked: Asked) -> Ready | Question:
         """The answer to a request by itself."""
@@ -177,11 +192,13 @@ class Wire(WritingProtocol):
         self.write(found.head, found.length, found.body)
         return True
 
-    def _answer_large(self, address: Address, found: Ready | Question) -> None:
-        """Begins an answer in turns, for a request that has its place."""
-        self._busy = True
-        if isinstance(found, Question):
-            task = self.loop.create_task(self._answer_question(address, found))
+    def _answer_large(self, asked: Asked, found: Ready | Question) -> None:
+        """Begins an answer in turns once there is a place for it."""
+        if not self._takes_place():
+            self._asked = asked
+            self._wait_for_place()
+        elif isinstance(found, Question):
+            task = self.loop.create_task(self._answer_question(asked[0].head.address, found))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         else:
@@ -191,7 +208,7 @@ class Wire(WritingProtocol):
         try:
             answer = await self._lookups.answer_in_turns(address, question)
         except BaseException:  # a stop that does not wait any longer
-            self._admission.leave()
+            self._leave()
             self.transport.abort()
             raise
         self._send(ready(answer))
@@ -205,7 +222,7 @@ class Wire(WritingProtocol):
             self._is_sent()
 
     def _is_sent(self) -> None:
-        self._admission.leave()
+        self._leave()
         self._go_on()
 
     def _go_on(self) -> None:
