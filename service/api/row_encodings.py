@@ -2,8 +2,8 @@
 
 A slice lies below the allocator's threshold for mappings of their own, so that none costs fresh page faults, takes some
 0.6 ms to gather and to send, and is long enough that neither this process nor the system is asked more often than it
-pays: each write wakes a client that has read what came before. 1 MB takes a twentieth more time in two slices, and
-half as much again in four.
+pays: each write wakes a client that has read what came before. 1 MB takes as long in two slices, or a twentieth more,
+and half as much again in four.
 """
 
 from collections.abc import Callable, Iterator
