@@ -155,18 +155,30 @@ class Stacked:
         return self._version.counted(parts, found)
 
 
+class Form(NamedTuple):
+    """What stands around the vectors of so many ids in JSON; no `end` where the mask depends on the ids."""
+
+    head: bytes
+    start: bytes
+    end: bytes
+
+
 class Ways(NamedTuple):
-    """Those of one version, but for those with options."""
+    """Those of one version, but for those with options, and the `forms` of its answers by length and whether as text.
+
+    All heads share them: with forms of its own each could take 5 MB.
+    """
 
     version: Version
     rows: Rows
     texts: Texts
     each: Each
+    forms: dict[tuple[int, bool], Form]
 
     @classmethod
     def of(cls, version: Version) -> "Ways":
         """All of a version."""
-        return cls(version, Rows(version), Texts(version), Each(version))
+        return cls(version, Rows(version), Texts(version), Each(version), {})
 
 
 def answers(parts: Sequence[Part | None]) -> list[Ready | None]:

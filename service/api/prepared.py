@@ -6,14 +6,14 @@ ordinary, an id that is not in the table as much as another version of it, is le
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import pybase64
 
 from service import npyfile
 from service.api.answer import Buffer, Ready, Stream, head_text
-from service.api.batching import Finish, Part, Stacked, Way, Ways
+from service.api.batching import Finish, Form, Part, Stacked, Way, Ways
 from service.api.json_body import plain_ids
 from service.api.json_text import PIECE
 from service.api.limits import Limits
@@ -84,14 +84,6 @@ class _Raw:
         return Ready(self._head, self.length, row_body(table, selection, self._media).stream())
 
 
-class _Form(NamedTuple):
-    """What stands around the vectors of so many ids."""
-
-    head: bytes
-    start: bytes
-    end: bytes
-
-
 class _Json:
     """One sequence of ids in, JSON out, with the numbers as kept text or as base64."""
 
@@ -99,7 +91,6 @@ class _Json:
         self._at_once = PIECE // question.table.embedding_dim
         self._most = min(FOUND, limits.max_ids)
         self._longest = limits.max_response_bytes
-        self._forms: dict[tuple[int, bool], _Form] = {}
         self._ways = ways
 
     def read(self, packet: bytes, start: int) -> Part | None:
@@ -121,7 +112,7 @@ class _Json:
     def _of_rows(self, ids: IdArray, table: EmbeddingTable, rows: Buffer) -> Ready | None:
         return self._ready(self._form(table, ids, is_text=False), pybase64.b64encode(rows))
 
-    def _ready(self, form: _Form, vectors: Buffer) -> Ready | None:
+    def _ready(self, form: Form, vectors: Buffer) -> Ready | None:
         start, end = form.start, form.end
         length = len(start) + len(vectors) + len(end)
         return Ready(form.head, length, (start, vectors, end)) if length <= self._longest else None
@@ -137,20 +128,19 @@ class _Json:
             return None
         return Ready(form.head, length, Stream(length, slices(form.start, found, form.end)))
 
-    def _form(self, table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> _Form:
-        """What stands around the vectors of these ids; the end is made anew where the mask depends on them."""
-        form = self._forms.get((len(ids), is_text))
-        if form is None:
-            form = self._new_form(table, ids, is_text=is_text)
+    def _form(self, table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> Form:
+        """What stands around the vectors of these ids."""
+        form = self._ways.forms.get((len(ids), is_text)) or self._new_form(table, ids, is_text=is_text)
         return form if table.padding_id is None else form._replace(end=_end(table, ids, is_text=is_text))
 
-    def _new_form(self, table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> _Form:
-        shape = (len(ids),)
+    def _new_form(self, table: EmbeddingTable, ids: IdArray, *, is_text: bool) -> Form:
+        shape, forms = (len(ids),), self._ways.forms
         start = start_of(table, shape) if is_text else base64_start(table, shape)
-        if len(self._forms) >= _MOST_FORMS:
-            self._forms.clear()
+        end = _end(table, ids, is_text=is_text) if table.padding_id is None else b""
         head = head_text(200, answer_headers(JSON, table.identity, (*shape, table.embedding_dim), "float32"))
-        form = self._forms[len(ids), is_text] = _Form(head, start, _end(table, ids, is_text=is_text))
+        if len(forms) >= _MOST_FORMS:
+            forms.clear()
+        form = forms[len(ids), is_text] = Form(head, start, end)
         return form
 
 

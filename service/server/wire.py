@@ -133,7 +133,11 @@ class Wire(WritingProtocol):
     def refused(self) -> None:
         asked, self._asked, self._is_waiting = self._asked, None, False
         assert asked is not None  # noqa: S101
-        self._is_written(ready(self._lookups.refuse(asked[0].head.address)))
+        try:
+            self._is_written(ready(self._lookups.refuse(asked[0].head.address)))
+        except Exception:  # noqa: BLE001  (others are refused behind it)
+            _log.exception("a lookup could not be refused")
+            self.transport.abort()
         self._go_on()
 
     def part(self) -> Part | None:
@@ -147,15 +151,18 @@ class Wire(WritingProtocol):
         return None if part is not None and part[0].large and not self._takes_place() else part
 
     def answer(self, found: Ready | None) -> None:
-        asked, self._asked = self._asked, None
-        assert asked is not None  # noqa: S101
         if self.transport.is_closing():
             self._leave()
             return
+        if found is None and not self._takes_place():
+            self._wait_for_place()  # before any work is done: those before it in this round have taken the last places
+            return
+        asked, self._asked = self._asked, None
+        assert asked is not None  # noqa: S101
         try:
             answer = self._found(asked) if found is None else found
             if not self._is_written(answer):
-                self._answer_large(asked, answer)
+                self._answer_large(asked[0].head.address, answer)
                 return
         except Exception:  # noqa: BLE001  (those answered together with it must not suffer)
             _log.exception("a lookup could not be answered")
@@ -192,13 +199,10 @@ class Wire(WritingProtocol):
         self.write(found.head, found.length, found.body)
         return True
 
-    def _answer_large(self, asked: Asked, found: Ready | Question) -> None:
-        """Begins an answer in turns once there is a place for it."""
-        if not self._takes_place():
-            self._asked = asked
-            self._wait_for_place()
-        elif isinstance(found, Question):
-            task = self.loop.create_task(self._answer_question(asked[0].head.address, found))
+    def _answer_large(self, address: Address, found: Ready | Question) -> None:
+        """Begins an answer in turns, for a request that has its place."""
+        if isinstance(found, Question):
+            task = self.loop.create_task(self._answer_question(address, found))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         else:
@@ -206,12 +210,11 @@ class Wire(WritingProtocol):
 
     async def _answer_question(self, address: Address, question: Question) -> None:
         try:
-            answer = await self._lookups.answer_in_turns(address, question)
-        except BaseException:  # a stop that does not wait any longer
+            self._send(ready(await self._lookups.answer_in_turns(address, question)))
+        except BaseException:  # a stop that does not wait any longer, or no memory
             self._leave()
             self.transport.abort()
             raise
-        self._send(ready(answer))
 
     def _send(self, answer: Ready) -> None:
         if isinstance(answer.body, Stream):
@@ -273,7 +276,12 @@ class Wire(WritingProtocol):
         self.arriving = 0
         self._known = None
         self._in_packet += 1
-        if self._is_written(self._found((known, self._body, 0))):
+        try:
+            is_written = self._is_written(self._found((known, self._body, 0)))
+        except BaseException:
+            self._admission.leave()
+            raise
+        if is_written:
             self._body = b""
             self._admission.leave()
             return

@@ -9,8 +9,9 @@ from service.api.answer import Buffer, Stream
 from service.api.turns import TURN, Queue, queue_of
 from service.server.protocol import ChildProtocol
 
-_JOINED: Final = 64 << 10
-"""Bytes of an answer that are copied behind its head, which costs less than a second buffer."""
+_JOINED: Final = 132 << 10
+"""Bytes of an answer that are copied behind its head: all those that are gathered together with others. That costs no
+more than a second buffer, and whoever does not read holds back no more than its own answer."""
 
 _log = logging.getLogger(__name__)
 

@@ -13,9 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from load_tests.running import until
+from service.api.answer import Answer as Answered
 from service.api.answer import Ready
 from service.api.batching import Part
 from service.api.batching import answers as answers_together
+from service.api.front import Lookups
+from service.api.lookup import Head
+from service.api.prepared import Prepared
+from service.api.question import Question
 from service.backends.memory import MappedRows
 from service.server import rounds
 from service.server.protocol import ChildProtocol
@@ -388,6 +393,32 @@ def test_no_more_large_ones_are_in_flight_than_may_be(root: Path, worlds: Worlds
     assert [answer.status for answer in found[:2]] == [200, 200]
 
 
+@pytest.mark.parametrize(
+    "form",
+    [raw("bytes"), Form("text"), Form("text of a batch", nested=(-1, 5)), Form("base64", options=BASE64)],
+    ids=lambda form: form.name,
+)
+def test_large_ones_wait_for_a_place_before_any_work_is_done(
+    root: Path, form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [form.request("plain", ids_of(seed, 4000)) for seed in range(20)]
+    with wired(root, max_in_flight=1) as world:
+        known(world, asked)
+        with clients(world, len(asked)) as all_clients:
+            worked: list[int] = []
+            answer_now = Lookups.answer_now
+
+            def watched(self: Lookups, head: Head, body: bytes) -> tuple[Answered | Question, Prepared | None]:
+                worked.append(world.in_flight)
+                return answer_now(self, head, body)
+
+            monkeypatch.setattr(Lookups, "answer_now", watched)
+            all_clients.arrive(asked)
+            statuses = [answer.status for answer in all_clients.answers()]
+    assert set(worked) <= {1}
+    assert len(worked) <= statuses.count(200)
+
+
 def test_small_ones_that_are_answered_in_one_round_need_no_places(root: Path) -> None:
     asked = asked_for_rows(40)
     with wired(root, max_in_flight=2) as world:
@@ -439,10 +470,11 @@ class Noting:
         self._transport.writelines(pieces)
 
 
-def test_what_a_slow_reader_leaves_unread_is_its_own_answer_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [20, 60, 128], ids=["20 KB", "60 KB", "the largest that is made at once"])
+def test_what_a_slow_reader_leaves_unread_is_its_own_answer_only(tmp_path: Path, count: int) -> None:
     wide: RowArray = np.random.default_rng(1).normal(size=(900, 256)).astype(np.float32)
     publish(TableStore(tmp_path), "wide", wide)
-    asked = [raw("bytes").request("wide", ids_of(seed, 60)) for seed in range(8)]  # 60 KB each
+    asked = [raw("bytes").request("wide", ids_of(seed, count)) for seed in range(8)]
     written: list[object] = []
     with wired(tmp_path) as world:
         known(world, asked)
