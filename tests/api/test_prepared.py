@@ -4,7 +4,6 @@ import gc
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -25,13 +24,12 @@ from service.backends.memory import MappedRows
 from service.errors import ServiceError
 from service.rowtexts import RowTexts
 from service.server import rounds
-from service.server.protocol import ChildProtocol
 from service.store import TableStore
 from service.types import IdArray, RowArray
 from tests.api.forms import AT_ONCE, BASE64, KEPT, USUAL, Form, raw
 from tests.api.wire import NPY, OCTETS, AnyArray, npy
 from tests.oracle import QUICK
-from tests.server.raw import Answer, Request, World, request, wired
+from tests.server.raw import Answer, Request, World, Worlds, both, request, wired
 from tests.world import publish
 
 DIM: Final = 64
@@ -56,20 +54,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(store, "uneven", uneven)
     publish(store, "thin", rows[:, :1])
     return root
-
-
-Worlds = tuple[World, World]
-"""The service as it runs, and one that answers by ASGI and keeps no text of any row."""
-
-
-@contextmanager
-def both(root: Path, **limits: int) -> Iterator[Worlds]:
-    settings: dict[str, Any] = {**limits}
-    with (
-        wired(root, **settings) as tested,
-        wired(root, protocol=ChildProtocol, json_cache_bytes=0, **settings) as plain,
-    ):
-        yield tested, plain
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import uvicorn
 import uvloop
@@ -284,3 +284,18 @@ def wired(
 def _run(serve: Callable[[], Awaitable[None]]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())  # type: ignore[arg-type]
+
+
+Worlds = tuple[World, World]
+"""The service as it runs, and one that answers by ASGI and keeps no text of any row."""
+
+
+@contextmanager
+def both(root: Path, **limits: int) -> Iterator[Worlds]:
+    """Both over one store."""
+    settings: dict[str, Any] = {**limits}
+    with (
+        wired(root, **settings) as tested,
+        wired(root, protocol=ChildProtocol, json_cache_bytes=0, **settings) as plain,
+    ):
+        yield tested, plain

@@ -23,13 +23,12 @@ from service.api.prepared import Prepared
 from service.api.question import Question
 from service.backends.memory import MappedRows
 from service.server import rounds
-from service.server.protocol import ChildProtocol
 from service.server.wire import Wire
 from service.store import TableStore
 from service.types import IdArray, RowArray
 from tests.api.forms import AT_ONCE, BASE64, KEPT, USUAL, Form, raw
 from tests.oracle import QUICK
-from tests.server.raw import Answer, Request, World, wired
+from tests.server.raw import Answer, Request, World, Worlds, both, wired
 from tests.world import publish
 
 DIM: Final = 16
@@ -48,20 +47,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish(store, "padded", ROWS + 1, padding_id=PADDING)
     publish(store, "zeros", ROWS + 2, padding_id=PADDING, on_oov="zeros")
     return root
-
-
-Worlds = tuple[World, World]
-"""The service as it runs, and one that answers by ASGI and keeps no text of any row."""
-
-
-@contextmanager
-def both(root: Path, **limits: int) -> Iterator[Worlds]:
-    settings: dict[str, Any] = {**limits}
-    with (
-        wired(root, **settings) as tested,
-        wired(root, protocol=ChildProtocol, json_cache_bytes=0, **settings) as plain,
-    ):
-        yield tested, plain
 
 
 @pytest.fixture(scope="module")
