@@ -278,7 +278,7 @@ class Wire(WritingProtocol):
         self._in_packet += 1
         try:
             is_written = self._is_written(self._found((known, self._body, 0)))
-        except BaseException:
+        except BaseException:  # cleaned up after, and raised on
             self._admission.leave()
             raise
         if is_written:
