@@ -19,7 +19,8 @@ ServiceError
 ├── Overloaded                  a worker has as many lookups in flight as it may
 ├── Conflict                    the store's state forbids it
 │   ├── DamagedVersion          a version on disk is not what its manifest says
-│   └── CannotPrepare           a worker cannot load what should be activated
+│   ├── CannotPrepare           a worker cannot load what should be activated
+│   └── DeviceFull              a device has not enough memory for a version
 ├── WorkersSilent               workers did not answer in time
 ├── Unauthorized                a token is needed, or another one
 ├── Forbidden                   not allowed, whoever asks
@@ -27,6 +28,7 @@ ServiceError
 ├── ImportFormatError           a file that cannot be read as the format it should be in
 ├── InsufficientStorage         the disk is full
 │   └── InForce                 the disk failed after a switch had come into force
+├── NoSuchProvider              an execution provider that is named cannot be used here
 └── Unreachable                 a process of the service has ended before it answered
 """
 
@@ -280,6 +282,31 @@ class CannotPrepare(Conflict):
 
     def members(self) -> Mapping[str, object]:
         return {"worker": self.worker, "reason": self.reason}
+
+
+class DeviceFull(Conflict, MemoryError):
+    """The memory of a device, such as a GPU, has no room for a version beside what is there; sizes are in bytes."""
+
+    def __init__(self, device: str, needed: int, available: int, who: str) -> None:
+        super().__init__(f"{device} has no room for it: {needed:,} bytes are needed, {who} {available:,}")
+        self.device = device
+        self.needed = needed
+        self.available = available
+
+    def members(self) -> Mapping[str, object]:
+        return {"device": self.device, "needed": self.needed, "available": self.available}
+
+
+class NoSuchProvider(ServiceError, LookupError):
+    """An execution provider of ONNX Runtime that cannot be used here; `available` are those that can."""
+
+    code = "invalid_request"
+
+    def __init__(self, provider: str, reason: str, available: Sequence[str]) -> None:
+        there = f"; there are: {', '.join(available)}" if available else ""
+        super().__init__(f"{provider}: {reason}{there}")
+        self.provider = provider
+        self.available = available
 
 
 class WorkersSilent(ServiceError, TimeoutError):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from service.backends import Backend, backend
+from service.backends import NUMPY, Backend, Fetching, open_rows
 from service.errors import DamagedVersion
 from service.registry import LoadedTable
 from service.rowtexts import RowTexts
@@ -15,7 +15,7 @@ from service.vocabulary import Vocabulary
 def load(
     store: TableStore,
     version: TableVersion,
-    backend_name: str,
+    fetching: Fetching = NUMPY,
     make_texts: Callable[[Backend], RowTexts | None] = lambda _: None,
     *,
     gently: bool = True,
@@ -23,13 +23,13 @@ def load(
     """Checks and opens a version; its pages are in memory on return. `make_texts` makes what keeps JSON text.
 
     `gently` is for a process that serves meanwhile: its lookups find the processor free.
-    Raises TableNotFound, VersionNotFound, DamagedVersion.
+    Raises TableNotFound, VersionNotFound, DamagedVersion, and what the backend raises beside ValueError.
     """
     folder = store.version(version)
     manifest = folder.check()
     tokens = folder.tokens()
     try:
-        rows = backend(backend_name)(folder.row_files(), gently=gently)
+        rows = open_rows(folder.row_files(), fetching, gently=gently)
     except (OSError, ValueError) as error:
         raise DamagedVersion(version, f"{folder.vectors.name}: {error}") from error
     table = EmbeddingTable(
@@ -41,4 +41,4 @@ def load(
         on_oov=manifest.on_oov,
         texts=make_texts(rows),
     )
-    return LoadedTable(table, manifest, backend_name, folder.identity())
+    return LoadedTable(table, manifest, fetching.backend, folder.identity())

@@ -193,3 +193,8 @@ def _array(header: NpyHeader, data: NDArray[np.uint8]) -> AnyArray:
     array: AnyArray = np.ndarray(header.shape, header.dtype, data, order="F" if header.fortran_order else "C")
     array.flags.writeable = False
     return array
+
+
+def offset_of(mapping: mmap.mmap, array: AnyArray) -> int:
+    """At which byte of a file that is mapped an array in it begins."""
+    return int(array.ctypes.data - np.frombuffer(mapping, dtype=np.uint8).ctypes.data)

@@ -13,7 +13,7 @@ from functools import partial
 from threading import Lock
 from weakref import WeakValueDictionary
 
-from service.backends import Backend
+from service.backends import Backend, Fetching
 from service.errors import Conflict, LabelNotFound, NotReady, TableNotFound
 from service.loader import load
 from service.reaper import Reaper
@@ -40,10 +40,10 @@ class OpenedVersions:
     The pages of a version go back to the system when the last request that uses it ends, off the event loop.
     """
 
-    def __init__(self, store: TableStore, backend: str, keep_loaded: int, text_bytes: int = 0) -> None:
+    def __init__(self, store: TableStore, fetching: Fetching, keep_loaded: int, text_bytes: int = 0) -> None:
         self._store = store
         self._text_shares = TextShares(text_bytes)
-        self._backend = backend
+        self._fetching = fetching
         self._keep_loaded = keep_loaded
         self._reaper = Reaper()
         self._lock = Lock()
@@ -58,14 +58,14 @@ class OpenedVersions:
 
     def load(self, version: TableVersion) -> LoadedTable:
         """Checks and opens a version. Raises TableNotFound, VersionNotFound, DamagedVersion, OSError."""
-        return self._watched(load(self._store, version, self._backend))
+        return self._watched(load(self._store, version, self._fetching))
 
     def load_active(self, version: TableVersion, before: EmbeddingTable | None, *, gently: bool = True) -> LoadedTable:
         """The same for one that is to be active, in the place of `before`: with the row texts that were kept there.
 
         Not `gently` where this process serves nothing yet.
         """
-        loaded = load(self._store, version, self._backend, partial(self._texts, version.name), gently=gently)
+        loaded = load(self._store, version, self._fetching, partial(self._texts, version.name), gently=gently)
         texts = loaded.table.texts
         if texts is not None and before is not None and before.texts is not None:
             texts.warm(before.texts)

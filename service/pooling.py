@@ -12,12 +12,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.backends import Backend
+from service.backends import Backend, combined
 from service.padding import Cells
-from service.types import IdArray, MaskArray, Pooling, WeightArray
+from service.types import Combination, IdArray, MaskArray, Pooling, WeightArray
 
-_BLOCK: Final = 1 << 20
-"""Numbers gathered at once (4 MiB of float32): what is pooled never lies in memory as a whole."""
+_BLOCK: Final = 1 << 19
+"""Numbers gathered at once (2 MiB of float32): what is pooled never lies in memory as a whole.
+
+Below the allocator's threshold (`server/allocator.py`), so that no block is of fresh pages.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,8 @@ def _is_plain(cells: Cells) -> bool:
 def _rectangle(backend: Backend, cells: Cells, pooling: Pooling) -> NDArray[np.float64]:
     """The common case in a third of the time: sequences of one length, nothing masked, no weights."""
     count = cells.layout.shape[-1]
-    rows = backend.gather(cells.ids).reshape(-1, count, backend.embedding_dim)
-    pooled: NDArray[np.float64]
-    if pooling == "max":
-        pooled = np.maximum.reduce(rows, axis=1).astype(np.float64)
-        return pooled
-    pooled = np.add.reduce(rows, axis=1, dtype=np.float64)
-    if pooling != "sum":
+    pooled = backend.combine(cells.ids, count, "max" if pooling == "max" else "sum")
+    if pooling in ("mean", "sqrtn"):
         pooled /= count if pooling == "mean" else math.sqrt(count)
     return pooled
 
@@ -113,19 +111,18 @@ def _reduce(
 
 
 def _part(backend: Backend, terms: _Terms, positions: NDArray[np.int64], pooling: Pooling) -> NDArray[np.float64]:
-    flat = positions.ravel()
+    flat, count = positions.ravel(), positions.shape[1]
+    combination: Combination = "max" if pooling == "max" else "sum"
+    if terms.blank is None and terms.weights is None:
+        return backend.combine(terms.ids[flat], count, combination)
     rows = backend.gather(terms.ids[flat])
     if terms.blank is not None:
         rows[terms.blank[flat]] = 0.0
+    if terms.weights is None:
+        return combined(rows, count, combination)
     rows = rows.reshape(*positions.shape, backend.embedding_dim)
-    part: NDArray[np.float64]
-    if pooling == "max":
-        part = np.maximum.reduce(rows, axis=1).astype(np.float64)
-    elif terms.weights is None:
-        part = np.add.reduce(rows, axis=1, dtype=np.float64)
-    else:
-        with np.errstate(over="ignore", invalid="ignore"):
-            part = np.einsum("spd,sp->sd", rows.astype(np.float64), terms.weights[positions])
+    with np.errstate(over="ignore", invalid="ignore"):
+        part: NDArray[np.float64] = np.einsum("spd,sp->sd", rows.astype(np.float64), terms.weights[positions])
     return part
 
 

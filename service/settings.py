@@ -1,14 +1,18 @@
 """Every setting, once: its name, default, meaning. The environment is read here and nowhere else."""
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import Field, PositiveInt, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.backends import BACKENDS
+from service.backends import AUTO, BACKENDS, CPU, Fetching
 
 PREFIX: Final = "EMBEDDING_"
+_PROVIDER: Final = re.compile("[A-Za-z0-9]+")
+_MOST_THREADS: Final = 4  # that are taken unasked: a few are enough to keep the memory busy
 
 
 class Settings(BaseSettings):
@@ -20,7 +24,22 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
     workers: Annotated[int, Field(ge=1, le=1024, description="Worker processes.")] = 1
-    backend: Annotated[str, Field(description="How rows are fetched.")] = "numpy"
+    backend: Annotated[str, Field(description="How rows are fetched: numpy or onnx.")] = "numpy"
+    threads: Annotated[
+        int,
+        Field(ge=0, le=256, description="Threads of a worker that share a large gather; 0: its share of the cores."),
+    ] = 0
+    providers: Annotated[
+        str,
+        Field(
+            description="Of the backend onnx: execution providers of ONNX Runtime in their order; auto: what is there."
+        ),
+    ] = CPU
+    device_id: Annotated[int, Field(ge=0, le=255, description="Number of the providers' device.")] = 0
+    device_memory_bytes: Annotated[
+        PositiveInt | None,
+        Field(description="Most memory of the device for the tables of a worker, in bytes; none: what is free."),
+    ] = None
     admin_token: Annotated[
         SecretStr | None, Field(description="Bearer token of the admin API; without one it is off.")
     ] = None
@@ -68,12 +87,31 @@ class Settings(BaseSettings):
             raise ValueError(f"{name!r} is not a backend; there are: {', '.join(BACKENDS)}")
         return name
 
+    @field_validator("providers")
+    @classmethod
+    def _provider_names(cls, text: str) -> str:
+        names = [name.strip() for name in text.split(",")]
+        if not all(map(_PROVIDER.fullmatch, names)):
+            raise ValueError(f"{text!r} is no list of names with commas between them")
+        if len(set(names)) < len(names):
+            raise ValueError(f"{text!r} names a provider twice")
+        if AUTO in names and len(names) > 1:
+            raise ValueError(f"{AUTO!r} stands alone")
+        return ",".join(names)
+
     @field_validator("admin_tokens")
     @classmethod
     def _one_owner_each(cls, tokens: dict[str, SecretStr], info: ValidationInfo) -> dict[str, SecretStr]:
         if "admin" in tokens and info.data.get("admin_token") is not None:
             raise ValueError("'admin' is the owner of ADMIN_TOKEN already")
         return tokens
+
+    def fetching(self) -> Fetching:
+        """How a worker fetches rows, with the providers as they are named."""
+        cores = len(os.sched_getaffinity(0))
+        threads = self.threads or max(1, min(_MOST_THREADS, cores // self.workers))
+        named = tuple(self.providers.split(","))
+        return Fetching(self.backend, threads, named, self.device_id, self.device_memory_bytes)
 
     @field_validator("log_level")
     @classmethod

@@ -41,10 +41,9 @@ class Steward:
     `by` is who asked for a change; it goes into the history and the audit log.
     """
 
-    def __init__(self, store: TableStore, barrier: Barrier, backend: str = "numpy") -> None:
+    def __init__(self, store: TableStore, barrier: Barrier) -> None:
         self.store = store
         self._barrier = barrier
-        self._backend = backend
         self._turn = asyncio.Lock()
         self._imports = asyncio.Semaphore(2)
 
@@ -96,10 +95,12 @@ class Steward:
     # What names versions, and what there is
 
     async def set_label(self, table: str, label: str, version: int, by: str) -> None:
-        """Has a label name a version that verifies and loads. Raises what the store's verb raises, DamagedVersion."""
+        """Has a label name a version that verifies and loads; not into a device, where the first who asks puts it.
+
+        Raises what the store's verb raises, DamagedVersion."""
         previous = (await asyncio.to_thread(self.store.labels, table)).get(label)
         chosen = TableVersion(table, version)
-        await asyncio.to_thread(load, self.store, chosen, self._backend)
+        await asyncio.to_thread(load, self.store, chosen)
         await asyncio.to_thread(self.store.set_label, table, label, version)
         _record(by, f"label {label}", table, previous, version)
 

@@ -24,6 +24,8 @@ Side: TypeAlias = Literal["post", "pre"]
 Truncation: TypeAlias = Literal["error", "post", "pre"]
 Masked: TypeAlias = Literal["keep", "zero"]
 Pooling: TypeAlias = Literal["none", "sum", "mean", "max", "sqrtn"]
+Combination: TypeAlias = Literal["sum", "max"]
+"""How rows become one: what all kinds of pooling begin with."""
 VectorDtype: TypeAlias = Literal["float32", "float16"]
 RowDtype: TypeAlias = Literal["float32", "float16", "int8"]
 """What rows are stored as; int8 goes with one float32 scale per row."""

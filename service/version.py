@@ -28,6 +28,7 @@ _SCALES: Final = "scales.npy"
 _VOCABULARY: Final = "vocabulary.txt"
 _TOKENIZER: Final = "tokenizer.json"
 _WEIGHTS: Final = "token_weights.npy"
+ROW_FILES: Final = (_VECTORS, _SCALES)
 _Content = TypeVar("_Content")
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import Final
 
+from service.backends import NUMPY, Fetching
 from service.errors import Conflict, ServiceError, reason_of
 from service.opened import OpenedVersions
 from service.registry import Entry, LoadedTable, TableRegistry, TableState, failed
@@ -33,14 +34,14 @@ class StoreWatcher:
         store: TableStore,
         registry: TableRegistry,
         *,
-        backend: str = "numpy",
+        fetching: Fetching = NUMPY,
         poll_seconds: float = 0.5,
         keep_loaded: int = 0,
         text_bytes: int = 0,
     ) -> None:
         self.store = store
         self.registry = registry
-        self.opened = OpenedVersions(store, backend, keep_loaded, text_bytes)
+        self.opened = OpenedVersions(store, fetching, keep_loaded, text_bytes)
         self._poll_seconds = poll_seconds
         self._retry_at: dict[TableVersion, float] = {}
         self._changing = Lock()

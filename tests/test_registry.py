@@ -14,7 +14,7 @@ from tests.world import KERAS_ROWS, publish
 def loaded(root: Path, name: str = "words") -> LoadedTable:
     """A table of a store, in memory."""
     store = TableStore(root)
-    return load(store, publish(store, name, KERAS_ROWS), "numpy")
+    return load(store, publish(store, name, KERAS_ROWS))
 
 
 def ready(table: LoadedTable) -> Entry:

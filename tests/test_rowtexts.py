@@ -5,10 +5,12 @@ from itertools import pairwise
 import numpy as np
 import orjson
 import pytest
+from numpy.typing import NDArray
 
 from service import rowtexts
+from service.backends import combined
 from service.rowtexts import BETWEEN, Kept, RowTexts
-from service.types import IdArray, RowArray
+from service.types import Combination, IdArray, RowArray
 
 ROWS: RowArray = np.random.default_rng(5).standard_normal((500, 8)).astype(np.float32)
 PLENTY = 1 << 20
@@ -35,6 +37,9 @@ class Rows:
     def gather(self, ids: IdArray) -> RowArray:
         self.fetched.extend(ids.tolist())
         return self.rows.take(ids, axis=0)
+
+    def combine(self, ids: IdArray, count: int, combination: Combination) -> NDArray[np.float64]:
+        return combined(self.gather(ids), count, combination)
 
     def release(self) -> None:
         """Nothing is held."""

@@ -1,10 +1,11 @@
+import os
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.backends import BACKENDS
+from service.backends import BACKENDS, Fetching
 from service.settings import PREFIX, Settings
 
 DEFAULTS: dict[str, object] = {
@@ -13,6 +14,10 @@ DEFAULTS: dict[str, object] = {
     "port": 8000,
     "workers": 1,
     "backend": "numpy",
+    "threads": 0,
+    "providers": "CPUExecutionProvider",
+    "device_id": 0,
+    "device_memory_bytes": None,
     "admin_token": None,
     "admin_tokens": {},
     "admin_host": None,
@@ -35,7 +40,11 @@ FROM_ENVIRONMENT: dict[str, tuple[str, object]] = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("0", 0),
     "workers": ("4", 4),
-    "backend": ("numpy", "numpy"),
+    "backend": ("onnx", "onnx"),
+    "threads": ("3", 3),
+    "providers": ("CUDAExecutionProvider, CPUExecutionProvider", "CUDAExecutionProvider,CPUExecutionProvider"),
+    "device_id": ("1", 1),
+    "device_memory_bytes": ("1000000", 1_000_000),
     "admin_token": ("secret", SecretStr("secret")),
     "admin_tokens": ('{"alice": "hush"}', {"alice": SecretStr("hush")}),
     "admin_host": ("127.0.0.2", "127.0.0.2"),
@@ -64,6 +73,14 @@ REFUSED: dict[str, tuple[str, str]] = {
     "half a worker": ("workers", "1.5"),
     "no workers said": ("workers", ""),
     "a backend that is none": ("backend", "gpu"),
+    "negative threads": ("threads", "-1"),
+    "no provider": ("providers", ""),
+    "a provider without a name": ("providers", "CPUExecutionProvider,"),
+    "a provider twice": ("providers", "CPUExecutionProvider,CPUExecutionProvider"),
+    "a provider with a blank in its name": ("providers", "CPU ExecutionProvider"),
+    "auto and a provider": ("providers", "auto,CPUExecutionProvider"),
+    "a negative device": ("device_id", "-1"),
+    "no memory of a device": ("device_memory_bytes", "0"),
     "no bytes": ("max_body_bytes", "0"),
     "no ids": ("max_ids", "0"),
     "no answer": ("max_response_bytes", "0"),
@@ -123,6 +140,21 @@ def test_a_wrong_setting_is_refused_and_named(monkeypatch: pytest.MonkeyPatch, n
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_is_a_setting(name: str) -> None:
     assert Settings(backend=name).backend == name
+
+
+def test_rows_are_fetched_as_the_settings_say() -> None:
+    said = Settings(backend="onnx", threads=3, providers="B,A", device_id=2, device_memory_bytes=5)
+    assert said.fetching() == Fetching("onnx", 3, ("B", "A"), 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (2, 4, 1), (8, 3, 2), (64, 1, 4)]
+)
+def test_without_a_number_of_threads_each_worker_has_its_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert Settings(workers=workers).fetching().threads == threads
 
 
 def test_settings_do_not_change() -> None:

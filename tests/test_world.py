@@ -6,7 +6,7 @@ from service.store import TableStore
 from tests.world import KERAS_ROWS, KERAS_TOKENS, Path_, publish, serving
 
 
-@pytest.mark.parametrize("path", ["wire", "front", "behind"])
+@pytest.mark.parametrize("path", ["wire", "front", "behind", "onnx"])
 def test_a_server_answers_the_rows_of_a_published_table(tmp_path: Path, path: Path_) -> None:
     publish(TableStore(tmp_path), "words", KERAS_ROWS, KERAS_TOKENS, padding_id=0)
     with serving(tmp_path, path) as client:

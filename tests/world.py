@@ -28,8 +28,9 @@ from service.store import TableStore
 from service.types import OovRule, RowArray, TableVersion
 from service.watcher import StoreWatcher
 
-Path_ = Literal["wire", "front", "behind"]
-"""The way of a lookup: answered by the protocol, by the application, or behind its router."""
+Path_ = Literal["wire", "front", "behind", "onnx"]
+"""The way of a lookup: answered by the protocol, by the application, or behind its router; or by the protocol, with
+rows that come through ONNX Runtime."""
 
 # The 7 x 2 table of the Keras literature, with the words of "Hope to see you soon" / "Nice to see you again".
 KERAS_ROWS: RowArray = np.array(
@@ -72,7 +73,11 @@ def service_over(root: Path, **settings: object) -> tuple[Service, StoreWatcher]
     chosen = Settings.model_validate({"store": root, **settings})
     registry = TableRegistry()
     watcher = StoreWatcher(
-        TableStore(root), registry, keep_loaded=chosen.keep_loaded, text_bytes=chosen.json_cache_bytes
+        TableStore(root),
+        registry,
+        fetching=chosen.fetching(),
+        keep_loaded=chosen.keep_loaded,
+        text_bytes=chosen.json_cache_bytes,
     )
     watcher.refresh()
     steward = Steward(watcher.store, OneProcess(watcher, os.getpid()))
@@ -81,21 +86,26 @@ def service_over(root: Path, **settings: object) -> tuple[Service, StoreWatcher]
     return create_service(chosen, registry, watcher, counters, admin), watcher
 
 
+def backend_of(path: Path_) -> str:
+    """How rows are fetched on the way of a lookup."""
+    return "onnx" if path == "onnx" else "numpy"
+
+
 @contextmanager
 def serving(root: Path, path: Path_ = "wire", **settings: object) -> Iterator[httpx.Client]:
     """A real uvicorn (uvloop, httptools) over a store, and a client of it.
 
     `wire` is what the service runs; `front` is the same over uvicorn's own protocol, `behind` FastAPI alone, without
-    the lookups in front of its router.
+    the lookups in front of its router, `onnx` is `wire` with the other backend.
     """
-    service, _ = service_over(root, **settings)
+    service, _ = service_over(root, backend=backend_of(path), **settings)
     with reachable(service, path) as url, httpx.Client(base_url=url) as client:
         yield client
 
 
 def reachable(service: Service, path: Path_) -> AbstractContextManager[str]:
     """Runs a service on a free loopback port; gives its address."""
-    if path == "wire":
+    if path in ("wire", "onnx"):
         return listening(service.front, Wire)
     return listening(service.front if path == "front" else service.behind)
 

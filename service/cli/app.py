@@ -9,7 +9,7 @@ import typer
 
 from service import __version__
 from service.cli.common import EXIT_CODES, exit_code
-from service.cli.imports import quick_imports
+from service.cli.imports import HTTPX_COMMAND_LINE, quick_imports
 from service.errors import ServiceError
 
 COMMANDS: Final[Mapping[str, str]] = {
@@ -56,7 +56,7 @@ def application(words: Sequence[str] = ()) -> typer.Typer:
 def run() -> None:
     """Runs the command that the process was started with, and ends the process with its exit code."""
     try:
-        with quick_imports():
+        with quick_imports(HTTPX_COMMAND_LINE):
             app = application(sys.argv[1:])
         app()
     except (ServiceError, OSError) as error:

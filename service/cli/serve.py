@@ -1,16 +1,15 @@
 """`serve`: every setting as an option, and the supervisor."""
 
 import inspect
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from service.cli.common import settings_from
-from service.cli.imports import quick_imports
-from service.settings import Settings
+from service.cli.imports import HTTPX_COMMAND_LINE, quick_imports
+from service.errors import NoSuchProvider
+from service.settings import PREFIX, Settings
 
-HTTPX_COMMAND_LINE: Final = "httpx._main"
-"""With what it imports, a tenth of all that `serve` imports."""
 _NOT_ON_THE_COMMAND_LINE = frozenset({"admin_token", "admin_tokens"})  # other users see the arguments of a process
 
 
@@ -26,10 +25,24 @@ def serve(**given: object) -> None:
     Every option is also a setting: --max-ids is EMBEDDING_MAX_IDS. The tokens of the admin API are settings only
     (EMBEDDING_ADMIN_TOKEN, EMBEDDING_ADMIN_TOKENS), because the arguments of a process are visible to others.
     """
-    settings = settings_from(**given)
+    settings = _with_providers(settings_from(**given))
     with quick_imports(HTTPX_COMMAND_LINE):
         from service.server.supervisor import supervise  # noqa: PLC0415  (other commands need no server)
     supervise(settings)
+
+
+def _with_providers(settings: Settings) -> Settings:
+    """With the execution providers that are there; ends the command for one that is not."""
+    if settings.backend != "onnx":
+        return settings
+    from service.backends.runtime import check_providers  # noqa: PLC0415  (the library is large)
+
+    fetching = settings.fetching()
+    try:
+        found = check_providers(fetching.providers, fetching.device_id)
+    except NoSuchProvider as error:
+        raise typer.BadParameter(f"--providers or {PREFIX}PROVIDERS: {error}") from None
+    return settings.model_copy(update={"providers": ",".join(found)})
 
 
 def _parameters() -> list[inspect.Parameter]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from service.errors import ImportFormatError
-from service.importers.protobuf import LENGTH_DELIMITED, Field, delimited, delimited_head, fields
+from service.protobuf import LENGTH_DELIMITED, Field, delimited, delimited_head, fields
 
 Message: TypeAlias = Any
 """One of onnx' messages: the package makes their classes as it is imported, and is not installed everywhere."""

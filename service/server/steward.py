@@ -40,7 +40,7 @@ def run_steward(settings: Settings, behind: ASGIApp, sockets: Sockets, channel: 
 async def _serve(settings: Settings, behind: ASGIApp, sockets: Sockets, channel: Channel) -> None:
     workers = AskedWorkers(channel, settings.prepare_seconds)
     store = TableStore(settings.store, timedelta(seconds=settings.delete_grace_seconds), background.sha256)
-    steward = Steward(store, workers, settings.backend)
+    steward = Steward(store, workers)
     servers = _servers(settings, behind, sockets, steward)
     loop = asyncio.get_running_loop()
     loop.add_reader(channel.fileno(), _on_message, channel, workers, servers)

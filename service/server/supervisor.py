@@ -134,6 +134,8 @@ class Supervisor:
         if not self._announced and all(child.ready for child in self._children):
             self._announced = True
             _log.info("serving %s at %s with %d worker(s)", self._settings.store, self._url, len(self._workers))
+            if self._settings.backend == "onnx":
+                _log.info("rows are fetched by ONNX Runtime with %s", self._settings.providers)
             if self._sockets.admin is not None:
                 _log.info("the admin API is at %s", address_of(self._sockets.admin))
 

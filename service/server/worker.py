@@ -51,7 +51,7 @@ def prepare(settings: Settings, admin_at: str) -> Prepared:
     watcher = StoreWatcher(
         TableStore(settings.store, timedelta(seconds=settings.delete_grace_seconds)),
         registry,
-        backend=settings.backend,
+        fetching=settings.fetching(),
         poll_seconds=settings.poll_seconds,
         keep_loaded=settings.keep_loaded,
         text_bytes=settings.json_cache_bytes,

@@ -11,9 +11,9 @@ from tests.api import samples
 from tests.world import Path_, serving
 
 
-@pytest.fixture(scope="session", params=["wire", "behind"])
+@pytest.fixture(scope="session", params=["wire", "behind", "onnx"])
 def path(request: pytest.FixtureRequest) -> Path_:
-    """The way that lookups take: answered by the protocol, in front of FastAPI's router, or behind it."""
+    """The way that lookups take: by the protocol, in front of FastAPI's router or behind it, or with ONNX Runtime."""
     return cast("Path_", request.param)
 
 

@@ -30,7 +30,7 @@ from tests.api.wire import (
     read_json,
 )
 
-pytestmark = pytest.mark.parametrize("path", ["wire", "front", "behind"], indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("path", ["wire", "front", "behind", "onnx"], indirect=True, scope="session")
 
 W = ROWS
 ZERO = np.zeros(DIM, dtype=np.float32)

@@ -15,7 +15,7 @@ from service.watcher import StoreWatcher
 from tests.api.samples import ROWS
 from tests.api.test_tables import damage
 from tests.api.wire import OCTETS, PROBLEM
-from tests.world import Path_, publish, reachable, service_over, serving
+from tests.world import Path_, backend_of, publish, reachable, service_over, serving
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_a_server_that_has_not_looked_at_its_store_is_alive_and_not_ready(tmp_pa
 def test_a_table_whose_next_version_is_damaged_serves_the_old_one(tmp_path: Path, path: Path_) -> None:
     store = TableStore(tmp_path)
     publish(store, "words", ROWS)
-    service, watcher = service_over(tmp_path)
+    service, watcher = service_over(tmp_path, backend=backend_of(path))
     with reachable(service, path) as url, httpx.Client(base_url=url) as client:
         publish(store, "words", ROWS * 2)
         (tmp_path / "words" / "2" / "manifest.json").write_text("{}")

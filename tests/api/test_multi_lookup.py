@@ -14,7 +14,7 @@ import pytest
 from service.store import TableStore
 from tests.api.samples import CONTRACT, DIM, ROWS
 from tests.api.wire import JSON, NPY, NPZ, OCTETS, PROBLEM
-from tests.world import Path_, publish, reachable, service_over, serving
+from tests.world import Path_, backend_of, publish, reachable, service_over, serving
 
 LOOKUP = "/v1/lookup"
 GOOD = {"table": "padded", "ids": [5]}
@@ -227,7 +227,7 @@ def test_all_results_of_a_table_are_of_one_version_while_it_is_replaced(tmp_path
     store = TableStore(tmp_path)
     for version in (1, 2):
         publish(store, "moving", ROWS * version)
-    service, watcher = service_over(tmp_path)
+    service, watcher = service_over(tmp_path, backend=backend_of(path))
     body = {"lookups": [{"table": "moving", "ids": [5]}] * 20}
     with reachable(service, path) as url, httpx.Client(base_url=url) as client:
         done = threading.Event()

@@ -124,7 +124,7 @@ def test_rows_are_given_as_lookups_give_them(tmp_path: Path, dtype: RowDtype, at
 @pytest.mark.parametrize("dtype", REDUCED)
 def test_a_loaded_table_is_of_the_dtype_it_was_published_as(tmp_path: Path, dtype: RowDtype) -> None:
     publish(tmp_path, dtype)
-    loaded = load(TableStore(tmp_path), TableVersion("words", 1), "numpy")
+    loaded = load(TableStore(tmp_path), TableVersion("words", 1))
     assert loaded.table.dtype == dtype
     everything = loaded.table.backend.gather(np.arange(7))
     assert everything.tobytes() == REDUCTIONS[dtype](ROWS).widened().tobytes()
@@ -270,7 +270,7 @@ def test_all_but_changed_bytes_is_found_when_a_version_is_opened(
 ) -> None:
     dtype, damage, named = DAMAGES[kind]
     with pytest.raises(DamagedVersion) as refused:
-        load(damaged(dtype, damage), TableVersion("words", 2), "numpy")
+        load(damaged(dtype, damage), TableVersion("words", 2))
     assert named in refused.value.reason
 
 

@@ -144,7 +144,7 @@ def test_all_but_changed_bytes_is_found_when_a_version_is_opened(
 ) -> None:
     damage, named = DAMAGES[kind]
     with pytest.raises(DamagedVersion) as refused:
-        load(damaged(damage), TableVersion("words", 1), "numpy")
+        load(damaged(damage), TableVersion("words", 1))
     assert named in refused.value.reason
 
 

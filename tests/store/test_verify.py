@@ -306,7 +306,7 @@ CAUGHT_BY_CHECKSUM = {
 def test_all_other_damage_is_refused_when_a_version_is_opened(store: TableStore, kind: str) -> None:
     DAMAGES[kind][0](store.version(CHOSEN).path)
     with pytest.raises(DamagedVersion):
-        load(store, CHOSEN, "numpy")
+        load(store, CHOSEN)
 
 
 def test_a_version_that_is_a_file_is_damaged_or_none(store: TableStore) -> None:

@@ -32,7 +32,7 @@ AT_MOST: Final = 1.5
 AIM: Final = 0.7
 _IMPORTED: Final = """
 from service.cli.imports import quick_imports
-from service.cli.serve import HTTPX_COMMAND_LINE
+from service.cli.imports import HTTPX_COMMAND_LINE
 with quick_imports(HTTPX_COMMAND_LINE):
     import service.cli.app, service.server.supervisor
 """

@@ -1,4 +1,4 @@
-"""The wire format of Protocol Buffers, as far as one must know it to find a field without decoding the message.
+"""The wire format of Protocol Buffers: finding a field without decoding the message, and writing fields.
 
 The source is protobuf.dev's "Encoding". A leaf: it knows no message.
 """
@@ -65,6 +65,11 @@ def varint(value: int) -> bytes:
         value >>= 7
     written.append(value)
     return bytes(written)
+
+
+def number(field: int, value: int) -> bytes:
+    """The field of this number with an integer of at least zero, of one of the types int32, int64 and enum."""
+    return varint(field << 3 | VARINT) + varint(value)
 
 
 def delimited_head(number: int, length: int) -> bytes:

@@ -1,0 +1,65 @@
+"""Rows through ONNX Runtime on the processor."""
+
+import weakref
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from service import onnxgraph
+from service.backends import Fetching, open_rows
+from service.errors import Conflict
+from service.types import RowArray, RowDtype
+from tests.backends.contract import ROWS, BackendContract, every_dtype, files_of, ids_of, served
+
+ONNX = Fetching("onnx")
+
+
+class TestOnnx(BackendContract):
+    fetching: ClassVar = ONNX
+
+
+class TestOnnxInThreads(BackendContract):
+    fetching: ClassVar = Fetching("onnx", threads=2)
+
+
+@every_dtype
+@pytest.mark.parametrize("model", ["lookup_model", "pooling_model"])
+def test_a_graph_that_onnx_runtime_refuses_is_no_damage_but_a_conflict(
+    tmp_path: Path, dtype: RowDtype, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = getattr(onnxgraph, model)
+    monkeypatch.setattr(onnxgraph, model, lambda *arguments: real(*arguments).replace(b"Gather", b"Gathem"))
+    with pytest.raises(Conflict, match=r"ONNX Runtime cannot open it with CPUExecutionProvider: .*Gathem"):
+        open_rows(files_of(tmp_path, dtype), ONNX)
+
+
+def test_a_released_table_gathers_no_more_and_its_sessions_are_gone(tmp_path: Path) -> None:
+    backend = open_rows(files_of(tmp_path, "float32"), ONNX)
+    assert backend.gather(ids_of([3])).tobytes() == served("float32")[3].tobytes()
+    run = weakref.ref(backend._run)  # type: ignore[attr-defined]
+    backend.release()
+    assert run() is None
+    with pytest.raises(AssertionError, match="released"):
+        backend.gather(ids_of([3]))
+
+
+def test_the_rows_are_those_of_the_file_and_not_a_copy(tmp_path: Path) -> None:
+    """Who writes into the file, as nobody may, sees it."""
+    files = files_of(tmp_path, "float32")
+    backend = open_rows(files, ONNX)
+    with files.vectors.open("r+b") as file:
+        file.seek(128 + 5 * 4)
+        file.write(np.full(5, 42, dtype="<f4").tobytes())
+    expected: RowArray = np.vstack([ROWS[0], np.full(5, 42, dtype=np.float32)])
+    assert backend.gather(ids_of([0, 1])).tobytes() == expected.tobytes()
+    assert backend.combine(ids_of([0, 1]), 2, "max").tobytes() == expected.max(axis=0).astype(np.float64).tobytes()
+
+
+def test_nothing_is_kept_of_a_run(tmp_path: Path) -> None:
+    backend = open_rows(files_of(tmp_path, "float32"), ONNX)
+    gathered = backend.gather(ids_of([3, 5]))
+    gone = weakref.ref(gathered)
+    del gathered
+    assert gone() is None
