@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 
 from load_tests.running import Running, pss_bytes, running
+from service.backends import BACKENDS
 from service.imported import ImportedTable, RowBlock
 from service.store import TableStore
 
@@ -45,11 +46,11 @@ class Figures:
         return self.supervisor + self.steward + sum(self.workers)
 
 
-def measure(folder: Path, table_mb: int, workers: int, lookups: int) -> Figures:
+def measure(folder: Path, table_mb: int, workers: int, lookups: int, backend: str = "numpy") -> Figures:
     """Publishes a table, serves it, sends lookups over many connections, and looks at the idle processes."""
     rows = table_mb * 1_000_000 // (_DIM * 4)
     TableStore(folder).publish("large", ImportedTable(rows, _DIM, _blocks(rows)), activate=True)
-    with running(folder, "--workers", str(workers)) as server:
+    with running(folder, "--workers", str(workers), "--backend", backend) as server:
         _look_up(server, rows, lookups)
         sizes = [pss_bytes(pid) for pid in server.workers()]
         return Figures(rows * _DIM * 4, pss_bytes(server.process.pid), pss_bytes(server.steward()), sizes)
@@ -80,9 +81,10 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--lookups", type=int, default=10_000)
     parser.add_argument("--at-most", type=float, default=1.15)
+    parser.add_argument("--backend", choices=BACKENDS, default="numpy")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), asked.table_mb, asked.workers, asked.lookups)
+        figures = measure(Path(folder), asked.table_mb, asked.workers, asked.lookups, asked.backend)
     print(f"table       {figures.table / 1e6:9.1f} MB")
     print(f"supervisor  {figures.supervisor / 1e6:9.1f} MB PSS")
     print(f"steward     {figures.steward / 1e6:9.1f} MB PSS")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -55,11 +56,13 @@ def running(
     *options: str,
     settings: Mapping[str, str] = MappingProxyType({}),
     module: Sequence[str] = ("service",),
+    most_data: int | None = None,
 ) -> Iterator[Running]:
     """Starts `serve` over a store; yields once every worker accepts, and kills what is left at the end.
 
     `settings` are those that are no options, by their names without the prefix: `{"ADMIN_TOKEN": "secret"}`.
-    `module` is what is run, with its own arguments.
+    `module` is what is run, with its own arguments; `most_data` the bytes that each process may have for itself
+    (RLIMIT_DATA: what it allocates; of files only what it could write to).
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
@@ -68,6 +71,8 @@ def running(
         environment |= {f"EMBEDDING_{name}": value for name, value in settings.items()}
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+        if most_data is not None:  # before it has any children
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (most_data, most_data))
         try:
             yield Running(_address(process, log), process, log)
         finally:
@@ -112,6 +117,12 @@ def _is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+def resident_bytes(pid: int) -> dict[str, int]:
+    """What a process has in memory: its own pages (`RssAnon`) and those of files (`RssFile`)."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return {name: int(size) * 1024 for name, size in re.findall(r"^(RssAnon|RssFile):\s+(\d+) kB$", text, re.MULTILINE)}
 
 
 def pss_bytes(pid: int) -> int:

@@ -39,7 +39,7 @@ def pool(backend: Backend, cells: Cells, pooling: Pooling) -> NDArray[np.float64
 
     A sum beyond float64 is infinite or NaN: whoever narrows the result has to look.
     """
-    if _is_plain(cells) and len(cells.ids) * backend.embedding_dim <= _BLOCK:
+    if _is_plain(cells) and cells.layout.shape[-1] * backend.embedding_dim <= _BLOCK:
         return _rectangle(backend, cells, pooling)
     terms = _unmasked(cells, pooling)
     pooled = np.zeros((len(terms.counts), backend.embedding_dim), dtype=np.float64)

@@ -11,6 +11,9 @@ from service.types import RowArray, RowDtype
 
 ScaleArray: TypeAlias = NDArray[np.float32]
 
+_FRACTION_BITS: Final = 13  # that a float has more
+_HALF_BITS: Final = np.int32(-0x70002000)  # 0x8FFFE000: the sign, and where 13 bits higher a half's other 15 are
+_BIAS: Final = np.float32(2.0**112)
 _LARGEST: Final = np.float32(127)  # of int8; -128 is not used, so that a row and its negative are stored alike
 _LARGEST_SCALE: Final = np.nextafter(np.finfo(np.float32).max / _LARGEST, np.float32(0))
 """The quotient itself is rounded up: 127 times it would be infinite."""
@@ -30,6 +33,20 @@ class StoredRows:
             return widened
         rows: RowArray = np.multiply(self.values, self.scales[:, np.newaxis], dtype=np.float32)
         return rows
+
+
+def widened_halves(values: NDArray[np.float16]) -> RowArray:
+    """Finite float16 numbers, C-contiguous, as float32: what `astype` gives, in a fifth of its time.
+
+    The bits of a half's exponent and fraction are put where a float has them, which makes a number smaller by the
+    difference of the exponents' biases, 2^112 (IEEE 754, binary16 and binary32); that is right of subnormals, too.
+    """
+    bits = values.view(np.int16).astype(np.int32)  # the sign is in all upper bits
+    np.left_shift(bits, _FRACTION_BITS, out=bits)
+    np.bitwise_and(bits, _HALF_BITS, out=bits)
+    floats: RowArray = bits.view(np.float32)
+    np.multiply(floats, _BIAS, out=floats)
+    return floats
 
 
 def _as_float32(rows: RowArray) -> StoredRows:

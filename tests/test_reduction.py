@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import ArrayLike
 
-from service.reduction import REDUCTIONS, RoundingError, StoredRows
+from service.reduction import REDUCTIONS, RoundingError, StoredRows, widened_halves
 from service.types import RowArray
 from tests.oracle import BEYOND, QUICK
 
@@ -251,3 +251,10 @@ def test_nothing_measured_is_no_error() -> None:
     error = RoundingError()
     error.add(np.empty((0, 3), np.float32), np.empty((0, 3), np.float32))
     assert (error.largest, error.mean, error.rows) == (0.0, 0.0, 0)
+
+
+def test_every_finite_half_is_widened_as_numpy_does() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    assert len(finite) == (1 << 16) - 2 * 1024
+    assert widened_halves(finite).tobytes() == finite.astype(np.float32).tobytes()

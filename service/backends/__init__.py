@@ -70,7 +70,7 @@ class Backend(Protocol):
     def combine(self, ids: IdArray, count: int, combination: Combination) -> NDArray[np.float64]:
         """Of each `count` (at least 1) of the ids one vector: float64 of shape (n / count, dim), the caller's.
 
-        It is what `combined` makes of their rows, bit for bit.
+        It is what `combined` makes of their rows, bit for bit. Those of many sequences never lie in memory as a whole.
         """
 
     def release(self) -> None:

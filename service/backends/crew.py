@@ -31,6 +31,14 @@ def _work_on(work: Callable[[int], object], left: Iterator[int]) -> None:
         work(piece)
 
 
+def share(crew: Crew | None, work: Callable[[int], object], pieces: Iterable[int]) -> None:
+    """The same; one piece after the other where there is no crew."""
+    if crew is not None:
+        crew.share(work, pieces)
+    else:
+        _work_on(work, iter(pieces))
+
+
 @lru_cache
 def crew_of(threads: int) -> Crew | None:
     """The one crew of this process where so many threads share a piece of work; None where that is one."""

@@ -1,7 +1,8 @@
 """Memory of devices, such as GPUs, that tables are put into: what is free, and what this process may take of it."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from threading import Lock
 from typing import Final
@@ -52,28 +53,33 @@ def memory_of(fetching: Fetching) -> DeviceMemory:
     return DeviceMemory(f"device {device} of {provider}", fetching.device_bytes, free)
 
 
-def cuda_free(device_id: int) -> int | None:
-    """Free bytes of a CUDA device, from its driver (CUDA Driver API, `cuMemGetInfo`); None where it does not say."""
+@contextmanager
+def cuda_driver(device_id: int) -> Iterator[ctypes.CDLL | None]:
+    """The CUDA Driver API with the primary context of a device, which ONNX Runtime uses too; None without a device."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return None
-    device, context, free, total = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
-    # The context that ONNX Runtime uses as well: one of its own would take some hundred megabytes.
-    steps: list[Callable[[], int]] = [
-        lambda: driver.cuInit(0),
-        lambda: driver.cuDeviceGet(ctypes.byref(device), device_id),
-        lambda: driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device),
-        lambda: driver.cuCtxPushCurrent_v2(context),
-        lambda: driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)),
-    ]
-    done = 0
-    for step in steps:
-        if step() != 0:
-            break
-        done += 1
-    if done > 3:
-        driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
-    if done > 2:
+        yield None
+        return
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), device_id):
+        yield None
+        return
+    if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
+        yield None
+        return
+    try:
+        driver.cuCtxPushCurrent_v2(context)
+        yield driver
+    finally:
+        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
         driver.cuDevicePrimaryCtxRelease_v2(device)
-    return free.value if done == len(steps) else None
+
+
+def cuda_free(device_id: int) -> int | None:
+    """Free bytes of a CUDA device, by its driver (`cuMemGetInfo`); None where it does not say."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    with cuda_driver(device_id) as driver:
+        if driver is None or driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)):
+            return None
+    return free.value

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import onnxgraph
-from service.backends import CPU, Backend, Fetching, RowFiles, combined, pages
+from service.backends import CPU, Backend, Fetching, RowFiles, combined, pages, runtime
 from service.backends.device import SCRATCH, memory_of
-from service.backends.runtime import failures, onnxruntime, provider_options
+from service.backends.runtime import failures, new_session, onnxruntime
 from service.errors import Conflict
 from service.npyfile import map_rows, map_vector, offset_of
 from service.onnxgraph import Part, StoredTable
@@ -117,9 +117,9 @@ def open_rows(files: RowFiles, fetching: Fetching, *, gently: bool = True) -> Ba
     """
     opened = _open_files(files)
     try:
-        if fetching.providers[0] == CPU:
-            return _on_processor(opened, fetching, files.vectors.parent, gently=gently)
-        return _on_device(opened, fetching, files.vectors.parent)
+        if runtime.has_own_memory(fetching.providers[0]):
+            return _on_device(opened, fetching, files.vectors.parent)
+        return _on_processor(opened, fetching, files.vectors.parent, gently=gently)
     except failures() as error:
         reason = " ".join(str(error).split())
         raise Conflict(f"ONNX Runtime cannot open it with {', '.join(fetching.providers)}: {reason}") from error
@@ -149,7 +149,7 @@ def _on_processor(opened: _Opened, fetching: Fetching, folder: Path, *, gently: 
         options = _session_options(folder, fetching.threads)
         for name, value in values.items():
             options.add_initializer(name, value)  # instead of a mapping of its own for each graph
-        return _bound(_session(model, options, fetching), output, is_device=False)
+        return _bound(new_session(model, options, fetching), output, is_device=False)
 
     table = opened.table
 
@@ -176,7 +176,7 @@ def _on_device(opened: _Opened, fetching: Fetching, folder: Path) -> Backend:
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # without rounding up
         if CPU not in fetching.providers:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        session = _session(onnxgraph.lookup_model(opened.table), options, fetching)
+        session = new_session(onnxgraph.lookup_model(opened.table), options, fetching)
     except BaseException:
         memory.give_back(opened.size)
         raise
@@ -196,11 +196,6 @@ def _session_options(folder: Path, threads: int) -> Any:  # noqa: ANN401  (the l
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.absolute()))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # processors are there for others, too
     return options
-
-
-def _session(model: bytes, options: Any, fetching: Fetching) -> Any:  # noqa: ANN401
-    told = [provider_options(name, fetching.device_id, fetching.device_bytes) for name in fetching.providers]
-    return onnxruntime().InferenceSession(model, options, providers=list(fetching.providers), provider_options=told)
 
 
 def _bound(session: Any, output: str, *, is_device: bool) -> Run:  # noqa: ANN401

@@ -8,20 +8,21 @@ import sys
 import numpy as np
 
 from service import onnxgraph
-from service.backends.runtime import failures, onnxruntime, provider_options
+from service.backends import Fetching
+from service.backends.runtime import failures, new_session, onnxruntime
 
 
 def main(name: str, device_id: int) -> str | None:
     """Why the provider cannot be used; None if it can."""
     ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    told = [provider_options(name, device_id, None)]
+    fetching = Fetching("onnx", providers=(name,), device_id=device_id)
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
     try:
-        session = ort.InferenceSession(onnxgraph.probe_model(), options, providers=[name], provider_options=told)
-        if session.get_providers()[0] != name:
-            return "it cannot be used here: its device or one of its libraries is missing"
-        rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+        if name not in new_session(onnxgraph.probe_model(), ort.SessionOptions(), fetching).get_providers():
+            return "it cannot be used here: a device or a library is missing"
+        alone = ort.SessionOptions()
+        alone.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        session = new_session(onnxgraph.probe_model(), alone, fetching)
         (found,) = session.run(None, {onnxgraph.ROWS: rows, onnxgraph.IDS: np.array([2, 0])})
     except failures() as error:
         return " ".join(str(error).split())

@@ -1,6 +1,7 @@
 """ONNX Runtime: imported here and nowhere else, without what it would tell its makers; its providers, and errors."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from functools import cache
 from importlib import import_module, metadata
 from typing import Any, Final
 
-from service.backends import AUTO, CPU
+from service.backends import AUTO, CPU, Fetching
 from service.errors import NoSuchProvider
 
 CUDA: Final = "CUDAExecutionProvider"
@@ -17,6 +18,12 @@ _PREFERRED: Final = (CUDA, CPU)
 _WITH_DEVICES: Final = ("MIGraphXExecutionProvider", "ROCMExecutionProvider", "TensorrtExecutionProvider")
 """Others whose option `device_id` is the number of a device."""
 _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
+_NOT_BUILT_IN: Final = {
+    "": "this build of ONNX Runtime does not have it",
+    CUDA: "this build of ONNX Runtime does not have it; that of onnxruntime-gpu does, see the README",
+}
+_MISSING_LIBRARY: Final = re.compile(r"with error: (.*)")
+"""How ONNX Runtime says which library of a provider it does not find."""
 _PROBE_SECONDS: Final = 120.0  # a device that was not used for long may take several to wake up
 
 
@@ -45,15 +52,17 @@ def check_providers(named: Sequence[str], device_id: int) -> tuple[str, ...]:
     _check_installation()
     built_in: list[str] = onnxruntime().get_available_providers()
     if list(named) == [AUTO]:
-        return tuple(name for name in _PREFERRED if name in built_in and _trouble(name, device_id) is None)
-    missing = [name for name in named if name not in built_in]
-    if missing:
-        raise NoSuchProvider(missing[0], "this build of ONNX Runtime does not have it", built_in)
+        return tuple(name for name in _PREFERRED if usable(name, device_id))
     for name in named:
-        trouble = _trouble(name, device_id)
+        trouble = _trouble(name, device_id) if name in built_in else _NOT_BUILT_IN.get(name, _NOT_BUILT_IN[""])
         if trouble is not None:
-            raise NoSuchProvider(name, trouble, [other for other in built_in if _trouble(other, device_id) is None])
+            raise NoSuchProvider(name, trouble, [other for other in built_in if usable(other, device_id)])
     return tuple(named)
+
+
+def usable(name: str, device_id: int) -> bool:
+    """Whether an execution provider gathers rows here."""
+    return name in onnxruntime().get_available_providers() and _trouble(name, device_id) is None
 
 
 @cache
@@ -69,10 +78,26 @@ def _trouble(name: str, device_id: int) -> str | None:
     if tried.returncode == 0:
         return None
     said = [line for line in tried.stderr.splitlines() if line.strip()]
-    return said[-1] if said else f"trying it out ended with {tried.returncode}"
+    missing = _MISSING_LIBRARY.search(tried.stderr)
+    reason = said[-1] if said else f"trying it out ended with {tried.returncode}"
+    return f"{reason} ({missing[1]})" if missing else reason
 
 
-def provider_options(name: str, device_id: int, device_bytes: int | None) -> dict[str, str]:
+def has_own_memory(provider: str) -> bool:
+    """Whether a provider has memory of its own, into which rows are put, and does not read them where they lie."""
+    return provider != CPU
+
+
+def new_session(model: bytes, options: Any, fetching: Fetching) -> Any:  # noqa: ANN401
+    """A session with the providers that are named; raises one of `failures`."""
+    ort = onnxruntime()
+    if CUDA in fetching.providers:
+        ort.preload_dlls()  # the libraries of CUDA that pip has installed, which are on no path
+    told = [_provider_options(name, fetching.device_id, fetching.device_bytes) for name in fetching.providers]
+    return ort.InferenceSession(model, options, providers=list(fetching.providers), provider_options=told)
+
+
+def _provider_options(name: str, device_id: int, device_bytes: int | None) -> dict[str, str]:
     """What a session is told of a provider, in the provider's own words."""
     if name != CUDA:
         return {"device_id": str(device_id)} if name in _WITH_DEVICES else {}

@@ -33,4 +33,4 @@ class TestNumpyInThreads(BackendContract):
     def test_what_is_small_is_not_shared(self, tmp_path: Path) -> None:
         backend = open_rows(files_of(tmp_path, "float32"), self.fetching)
         assert isinstance(backend, MappedRows)
-        assert backend.shared_from == (1 << 20) // 5
+        assert backend.many == (1 << 20) // 5

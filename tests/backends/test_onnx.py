@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service import onnxgraph
-from service.backends import Fetching, open_rows
+from service.backends import Fetching, onnx, open_rows, runtime
 from service.errors import Conflict
 from service.types import RowArray, RowDtype
 from tests.backends.contract import ROWS, BackendContract, every_dtype, files_of, ids_of, served
@@ -22,6 +22,23 @@ class TestOnnx(BackendContract):
 
 class TestOnnxInThreads(BackendContract):
     fetching: ClassVar = Fetching("onnx", threads=2)
+
+
+class TestOnnxOnADevice(BackendContract):
+    """The way of devices: rows are put into memory of their own. The processor stands in for one."""
+
+    fetching: ClassVar = ONNX
+
+    @pytest.fixture(autouse=True)
+    def device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runtime, "has_own_memory", lambda _: True)
+        monkeypatch.setattr(onnx, "_DEVICE_AT_ONCE", 1 << 12)
+
+    def test_the_rows_are_there_though_the_file_is_gone(self, tmp_path: Path) -> None:
+        files = files_of(tmp_path, "float32")
+        backend = open_rows(files, ONNX)
+        files.vectors.unlink()
+        assert backend.gather(ids_of([3, 8])).tobytes() == served("float32")[[3, 8]].tobytes()
 
 
 @every_dtype
