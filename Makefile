@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lock memory import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large clean
+.PHONY: serve test check lock memory beyond-memory gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-cuda clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -44,6 +44,19 @@ lock:
 # Four workers over a 1 GB table: the sum of their PSS against the table.
 memory: .venv/test.stamp
 	$(BIN)/python -m load_tests.memory
+
+# A 3 GB table whose server may have 400 MB for itself, with each backend: what is in memory.
+beyond-memory: .venv/test.stamp
+	$(BIN)/python -m load_tests.beyond_memory
+
+# onnxruntime-gpu in the place of onnxruntime, in .venv: both write the same files, so that one has to go first.
+gpu: .venv/test.stamp
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
+	$(BIN)/python -m pip install --quiet --no-deps "onnxruntime-gpu==$$(sed -n 's/^onnxruntime==//p' $(LOCK))"
+
+# What needs a CUDA device, after `make gpu`; skipped by name without one.
+test-cuda: .venv/test.stamp
+	$(BIN)/python -m pytest -m cuda -rs -rP tests/backends/test_cuda.py
 
 # One large file of each format, imported: the memory that the process had for itself against the table.
 import-memory: .venv/test.stamp
@@ -127,6 +140,14 @@ bench: .venv/bench.stamp .venv-peers/peers.stamp .venv-triton/triton.stamp
 # Random rows of a 3 GB table, in huge pages and in small ones, against numpy's `take` and the machine's copying.
 bench-large: .venv/bench.stamp
 	$(BIN)/python -m load_tests.bench.large
+
+# numpy against ONNX Runtime, one thread and two, for lookups of all sizes; into out/bench/backends.md.
+bench-backends: .venv/test.stamp
+	$(BIN)/python -m load_tests.bench.backends
+
+# Rows gathered by a CUDA device against how fast it copies its own memory, after `make gpu`.
+bench-cuda: .venv/test.stamp
+	$(BIN)/python -m load_tests.bench.cuda
 
 .venv/bench.stamp: .venv/serve.stamp
 	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[bench]'

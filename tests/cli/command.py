@@ -1,4 +1,7 @@
-"""The command line as its users have it: a process of its own, with its own environment and working folder."""
+"""The command line as its users have it: a process of its own, with its own environment and working folder.
+
+It is forked from one that has imported everything already (`zygote.py`); `tests/cli/test_help.py` starts real ones.
+"""
 
 import json
 import subprocess
@@ -6,13 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from service import npyfile
 from service.store import TableStore
 from service.types import RowArray, TableVersion
 
+REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8", "COLUMNS": "200", "USER": "tester"}
 
 
@@ -30,8 +36,41 @@ class Ended:
         return json.loads(self.out)
 
 
+@cache
+def _zygote() -> subprocess.Popen[str]:
+    """Ends with this process, when nobody writes to it any more."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.cli.zygote"],
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 def command(folder: Path, *arguments: object, **environment: str) -> Ended:
     """Runs one command in `folder`; the store there is `model_store` unless the command says otherwise."""
+    zygote = _zygote()
+    assert zygote.stdin is not None
+    assert zygote.stdout is not None
+    with NamedTemporaryFile() as out, NamedTemporaryFile() as err:
+        request = {
+            "folder": str(folder),
+            "arguments": [str(argument) for argument in arguments],
+            "environment": ENVIRONMENT | environment,
+            "stdin": "/dev/null",
+            "stdout": out.name,
+            "stderr": err.name,
+        }
+        zygote.stdin.write(f"{json.dumps(request)}\n")
+        zygote.stdin.flush()
+        code = json.loads(zygote.stdout.readline())
+        return Ended(code, Path(out.name).read_text(), Path(err.name).read_text())
+
+
+def fresh_command(folder: Path, *arguments: object, **environment: str) -> Ended:
+    """The same in a process that imports what it needs by itself."""
     process = subprocess.run(
         [sys.executable, "-m", "service", *map(str, arguments)],
         cwd=folder,

@@ -124,29 +124,26 @@ def test_prune_removes_what_it_says(server: Running, store: TableStore, tmp_path
     assert done(tmp_path, "prune", "--keep", 1).out == "more: versions removed: 2\nwords: versions removed: none\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "complaint"),
-    [
-        (("activate", "nothing", 1), 3, "there is no table 'nothing'"),
-        (("activate", "words", 9), 3, "table 'words' has no version 9"),
-        (("rollback", "words"), 4, "table 'words' has no earlier activation to go back to"),
-        (("label", "words", "stable", "--delete"), 3, "table 'words' has no label 'stable'"),
-        (("label", "words", "Stable", 1), 5, "'Stable' is not a label name"),
-        (("label", "words", "stable", 9), 3, "table 'words' has no version 9"),
-        (("prune", "nothing"), 3, "there is no table 'nothing'"),
-        (("activate", "a/../b", 1), 3, "there is no table 'a/../b'"),
-    ],
-    ids=str,
-)
-def test_refusals_have_the_exit_codes_that_they_have_without_a_server(
-    store: TableStore, tmp_path: Path, arguments: tuple[object, ...], code: int, complaint: str
-) -> None:
-    alone = command(tmp_path, *arguments)
+REFUSALS: list[tuple[tuple[object, ...], int, str]] = [
+    (("activate", "nothing", 1), 3, "there is no table 'nothing'"),
+    (("activate", "words", 9), 3, "table 'words' has no version 9"),
+    (("rollback", "words"), 4, "table 'words' has no earlier activation to go back to"),
+    (("label", "words", "stable", "--delete"), 3, "table 'words' has no label 'stable'"),
+    (("label", "words", "Stable", 1), 5, "'Stable' is not a label name"),
+    (("label", "words", "stable", 9), 3, "table 'words' has no version 9"),
+    (("prune", "nothing"), 3, "there is no table 'nothing'"),
+    (("activate", "a/../b", 1), 3, "there is no table 'a/../b'"),
+]
+
+
+def test_refusals_have_the_exit_codes_that_they_have_without_a_server(store: TableStore, tmp_path: Path) -> None:
+    alone = [command(tmp_path, *arguments) for arguments, _, _ in REFUSALS]
     with running(store.root, "--poll-seconds", "3600"):
-        beside = command(tmp_path, *arguments)
-    assert (beside.code, beside.out) == (alone.code, alone.out) == (code, "")
-    assert complaint in beside.err
-    assert complaint in alone.err
+        beside = [command(tmp_path, *arguments) for arguments, _, _ in REFUSALS]
+    for without, ended, (arguments, code, complaint) in zip(alone, beside, REFUSALS, strict=True):
+        assert (ended.code, ended.out) == (without.code, without.out) == (code, ""), arguments
+        assert complaint in ended.err, arguments
+        assert complaint in without.err, arguments
 
 
 def test_list_and_show_tell_what_the_workers_serve(server: Running, tmp_path: Path) -> None:
