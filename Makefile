@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lock memory beyond-memory gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-cuda clean
+.PHONY: serve test check lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-cuda clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -57,6 +57,10 @@ gpu: .venv/test.stamp
 # What needs a CUDA device, after `make gpu`; skipped by name without one.
 test-cuda: .venv/test.stamp
 	$(BIN)/python -m pytest -m cuda -rs -rP tests/backends/test_cuda.py
+
+# What float16 and int8 save and cost, on GloVe and on the tokens of all-MiniLM-L6-v2.
+reduced-precision: .venv/test.stamp
+	$(BIN)/python -m load_tests.reduced_precision
 
 # One large file of each format, imported: the memory that the process had for itself against the table.
 import-memory: .venv/test.stamp

@@ -58,7 +58,7 @@ def run_all(wanted: list[list[Step]], folder: Path) -> list[list[Step]]:
 def _run(step: Step, folder: Path, server: Running) -> Step:
     port = server.url.rpartition(":")[2]
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder), "COLUMNS": "100"}
-    environment["TOKEN"] = "secret"
+    environment |= {"TOKEN": "secret", "ORT_DISABLE_TELEMETRY": "1"}
     command = step.command.replace("localhost:8000", f"127.0.0.1:{port}")
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False

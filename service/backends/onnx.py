@@ -26,6 +26,8 @@ from service.types import Combination, IdArray, RowArray
 
 _AT_ONCE: Final = 1 << 18
 """Numbers that a graph of several nodes makes in one run, so that what lies between its nodes stays in a cache."""
+_LARGE: Final = 4 << 20
+"""Bytes of a table whose graphs get threads, which each session has for itself: small tables may be many."""
 _LONGEST_SUM: Final = 128
 """Rows up to which a graph adds in numpy's order, one after the other. Of more it adds up each 128 first (ONNX Runtime
 sums by a matrix product, in blocks of that many), which may differ in the last of 53 bits."""
@@ -145,8 +147,10 @@ def _on_processor(opened: _Opened, fetching: Fetching, folder: Path, *, gently: 
     # They have to live as long as the sessions.
     values = {name: onnxruntime().OrtValue.ortvalue_from_numpy(array) for name, array in opened.arrays.items()}
 
+    threads = fetching.threads if opened.size >= _LARGE else 1
+
     def graph(model: bytes, output: str) -> Run:
-        options = _session_options(folder, fetching.threads)
+        options = _session_options(folder, threads)
         for name, value in values.items():
             options.add_initializer(name, value)  # instead of a mapping of its own for each graph
         return _bound(new_session(model, options, fetching), output, is_device=False)

@@ -31,7 +31,7 @@ _PROBE_SECONDS: Final = 120.0  # a device that was not used for long may take se
 def onnxruntime() -> Any:  # noqa: ANN401  (it has no types)
     """The module. It is safe to fork after this: there is no thread yet.
 
-    From 1.31 on it would keep a database of events in the user's cache folder, and a thread that sends them.
+    1.31 would keep a database of events in the user's cache folder, and a thread for sending them to its makers.
     """
     os.putenv("ORT_DISABLE_TELEMETRY", "1")  # it is read by the library at the import, and by what it forks
     return import_module("onnxruntime")
@@ -89,12 +89,17 @@ def has_own_memory(provider: str) -> bool:
 
 
 def new_session(model: bytes, options: Any, fetching: Fetching) -> Any:  # noqa: ANN401
-    """A session with the providers that are named; raises one of `failures`."""
+    """A session with the providers that are named, the first of them at work; raises one of `failures`."""
     ort = onnxruntime()
     if CUDA in fetching.providers:
         ort.preload_dlls()  # the libraries of CUDA that pip has installed, which are on no path
     told = [_provider_options(name, fetching.device_id, fetching.device_bytes) for name in fetching.providers]
-    return ort.InferenceSession(model, options, providers=list(fetching.providers), provider_options=told)
+    session = ort.InferenceSession(
+        model, options, providers=list(fetching.providers), provider_options=told, enable_fallback=0
+    )
+    if fetching.providers[0] not in session.get_providers():  # it goes on without one that it cannot use
+        raise RuntimeError("a device or a library is missing")
+    return session
 
 
 def _provider_options(name: str, device_id: int, device_bytes: int | None) -> dict[str, str]:

@@ -23,6 +23,24 @@ class TestOnnx(BackendContract):
 class TestOnnxInThreads(BackendContract):
     fetching: ClassVar = Fetching("onnx", threads=2)
 
+    @pytest.fixture(autouse=True)
+    def large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(onnx, "_LARGE", 0)
+
+    def test_a_small_table_has_no_threads_of_its_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def threads() -> int:
+            return len(list(Path("/proc/self/task").iterdir()))
+
+        before = threads()
+        large = open_rows(files_of(tmp_path, "float32"), self.fetching)
+        assert threads() == before + 3
+        monkeypatch.setattr(onnx, "_LARGE", ROWS.nbytes + 1)
+        small = open_rows(files_of(tmp_path, "float32"), self.fetching)
+        assert threads() == before + 3
+        large.release()
+        assert threads() == before
+        small.release()
+
 
 class TestOnnxOnADevice(BackendContract):
     """The way of devices: rows are put into memory of their own. The processor stands in for one."""
