@@ -39,6 +39,7 @@ from load_tests.checked_lookups import (
     table_of,
 )
 from load_tests.running import Running, pss_bytes, running, until
+from service.backends import BACKENDS
 from service.store import TableStore
 
 TOKEN: Final = "swap-token"
@@ -260,7 +261,12 @@ def publish_all(store: TableStore) -> None:
 
 
 def measure(
-    folder: Path, swaps: int, connections: int, workers: int, tell: Callable[[str], None] = lambda _: None
+    folder: Path,
+    swaps: int,
+    connections: int,
+    workers: int,
+    backend: str = "numpy",
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Figures:
     """Publishes the tables, serves them, swaps and checks. Raises SwapFailed."""
     store = TableStore(folder / "store")
@@ -269,7 +275,7 @@ def measure(
     most = swaps + warming * (len(SHAPES["words"]) + len(SHAPES["user"])) + len(SHAPES["words"]) + 2
     shared = Shared(connections, most, _FIRST)
     with (
-        running(store.root, "--workers", str(workers), settings={"ADMIN_TOKEN": TOKEN}) as server,
+        running(store.root, "--workers", str(workers), "--backend", backend, settings={"ADMIN_TOKEN": TOKEN}) as server,
         load(server.url, shared, _CLIENTS) as clients,
     ):
         swapper = Swapper(server, shared.activations)
@@ -306,10 +312,11 @@ def main() -> int:
     parser.add_argument("--swaps", type=int, default=1000)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--backend", choices=BACKENDS, default="numpy")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            figures = measure(Path(folder), asked.swaps, asked.connections, asked.workers, tell=print)
+            figures = measure(Path(folder), asked.swaps, asked.connections, asked.workers, asked.backend, tell=print)
         except (SwapFailed, TimeoutError, httpx.HTTPError) as error:
             print(f"BROKEN: {error!r}")
             return 1

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.errors import CannotPrepare, ServiceError, reason_of
+from service.errors import CannotPrepare, ServiceError
 from service.registry import Entry, TableRegistry, TableState
+from service.systemerrors import reason_of
 from service.watcher import StoreWatcher
 
 

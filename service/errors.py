@@ -32,19 +32,10 @@ ServiceError
 └── Unreachable                 a process of the service has ended before it answered
 """
 
-import errno
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from service.types import TableVersion
-
-
-def reason_of(error: Exception) -> str:
-    """The text of an error without the path that an OSError quotes: clients are not told where the store is."""
-    if isinstance(error, OSError) and not isinstance(error, ServiceError):
-        return error.strerror or "it cannot be read"
-    return str(error)
 
 
 class ServiceError(Exception):
@@ -365,17 +356,6 @@ class InsufficientStorage(ServiceError, OSError):
 
 class InForce(InsufficientStorage):
     """The disk failed after a switch had come into force: it is served, and may be lost with the power."""
-
-
-@contextmanager
-def disk_full(state: str) -> Iterator[None]:
-    """Makes InsufficientStorage of the system's word for it; `state` is what that leaves."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InsufficientStorage(f"the disk is full; {state}") from error
 
 
 class Unreachable(ServiceError):

@@ -20,11 +20,11 @@ from service.errors import (
     LabelNotFound,
     TableNotFound,
     VersionNotFound,
-    disk_full,
 )
 from service.history import Activation, Deletion, Event
 from service.imported import ImportedTable
 from service.manifest import Manifest
+from service.systemerrors import disk_full
 from service.tablefolder import LABEL_NAME, TABLE_NAME, TableFolder, parse_version
 from service.types import TableVersion
 from service.version import VersionFolder

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from service import durable, history
-from service.errors import Conflict, TableNotFound, reason_of
+from service.errors import Conflict, TableNotFound
 from service.history import Event
 from service.labels import dump_labels, parse_labels
+from service.systemerrors import reason_of
 
 TABLE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LABEL_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")

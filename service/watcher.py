@@ -15,10 +15,11 @@ from threading import Lock
 from typing import Final
 
 from service.backends import NUMPY, Fetching
-from service.errors import Conflict, ServiceError, reason_of
+from service.errors import Conflict, ServiceError
 from service.opened import OpenedVersions
 from service.registry import Entry, LoadedTable, TableRegistry, TableState, failed
 from service.store import TableStore
+from service.systemerrors import reason_of
 from service.table import EmbeddingTable
 from service.types import TableVersion
 

@@ -12,7 +12,7 @@ import service
 
 ROOT: Final = Path(service.__file__).parent
 
-LEAVES: Final = {"layout", "types", "errors"}
+LEAVES: Final = {"layout", "types", "errors", "systemerrors"}
 ROOMS: Final[Mapping[str, int]] = {
     **dict.fromkeys(LEAVES, 0),
     **dict.fromkeys(

@@ -5,9 +5,10 @@ from dataclasses import asdict
 
 from service.api.admin_schemas import HistoryEvent, TableDetail, TableLine, VersionSummary, WorkerInfo
 from service.barrier import WorkerState
-from service.errors import Conflict, TableNotFound, reason_of
+from service.errors import Conflict, TableNotFound
 from service.history import Activation, Event
 from service.store import TableStore
+from service.systemerrors import reason_of
 from service.types import TableVersion
 
 

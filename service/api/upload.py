@@ -18,13 +18,14 @@ from service.api.documentation import problems
 from service.api.forms import read_form, read_query_as
 from service.api.guard import Caller, caller_of
 from service.api.media import JSON, header
-from service.errors import ImportFormatError, InvalidRequest, InvalidTable, UnsupportedMediaType, disk_full
+from service.errors import ImportFormatError, InvalidRequest, InvalidTable, UnsupportedMediaType
 from service.imported import ImportedTable
 from service.importers import IMPORTERS
 from service.importers.options import ImportOptions
 from service.importing import Import
 from service.settings import Settings
 from service.store import TableStore
+from service.systemerrors import disk_full
 from service.tablefolder import TABLE_NAME
 from service.uploads import Files, Received, allowed_path, too_large
 

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from service.barrier import state_of
-from service.errors import ServiceError, reason_of
+from service.errors import ServiceError
 from service.server.control import Channel, Message
+from service.systemerrors import reason_of
 from service.watcher import StoreWatcher
 
 _LONGEST_REASON: Final = 300  # characters; the states of many tables go into one message

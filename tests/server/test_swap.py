@@ -18,6 +18,7 @@ import pytest
 
 from load_tests.running import Running, running, until
 from load_tests.swap import MOST_SECONDS, TOKEN, Figures, mapped_versions, measure
+from service.backends import BACKENDS
 from service.store import TableStore
 from service.types import RowArray
 from tests.world import publish
@@ -136,9 +137,9 @@ def map_lines(server: Running, version: int) -> set[str]:
 # The short form of `make swap`
 
 
-@pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> Figures:
-    return measure(tmp_path_factory.mktemp("swap"), swaps=40, connections=16, workers=2)
+@pytest.fixture(scope="module", params=BACKENDS)
+def figures(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Figures:
+    return measure(tmp_path_factory.mktemp("swap"), swaps=40, connections=16, workers=2, backend=request.param)
 
 
 def test_swaps_are_not_noticed_but_by_the_version(figures: Figures) -> None:
