@@ -53,7 +53,8 @@ class RowTexts:
     @property
     def rows(self) -> IdArray:
         """The rows whose texts are kept."""
-        return np.flatnonzero(self._owner.kept.slots)
+        # Of an array of our own: nonzero raises where the one that it counts in changes meanwhile.
+        return np.flatnonzero(self._owner.kept.slots != 0)
 
     def listed(self, ids: IdArray) -> list[bytes] | None:
         """The texts of these rows in their order; None if one of them is not kept."""

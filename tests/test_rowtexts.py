@@ -1,3 +1,4 @@
+import threading
 import weakref
 from dataclasses import dataclass
 from itertools import pairwise
@@ -191,3 +192,24 @@ def test_rows_of_any_width_and_of_extreme_numbers(dim: int) -> None:
     for first, end in pairwise((0, 1, 7, 40)):
         ids = list(range(first, end))
         assert world.read(*ids).tobytes() == rows[ids].tobytes()
+
+
+def test_another_thread_may_ask_which_rows_are_kept_while_that_changes() -> None:
+    """As when a version is prepared: what the one before it keeps is looked at while it serves."""
+    world = World(rows=np.ones((200_000, 1), dtype=np.float32))
+    slots = world.kept[0].slots
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            slots[::3] = 1
+            slots[::3] = 0
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        found = [len(world.texts.rows) for _ in range(300)]
+    finally:
+        done.set()
+        changing.join()
+    assert max(found) <= len(slots[::3])
