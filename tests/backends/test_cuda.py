@@ -18,10 +18,10 @@ from service.store import TableStore
 from tests.backends.contract import ROWS, BackendContract, files_of, ids_of
 from tests.world import publish
 
-if not usable(CUDA, 0):
-    pytest.skip("there is no CUDA device, or onnxruntime-gpu is not installed", allow_module_level=True)
-
-pytestmark = pytest.mark.cuda
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not usable(CUDA, 0), reason="there is no CUDA device, or onnxruntime-gpu is not installed"),
+]
 
 ON_DEVICE = Fetching("onnx", providers=(CUDA,))
 
