@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.backends import Backend, combined
+from service.backends import Backend
+from service.backends.combining import combined
 from service.padding import Cells
 from service.types import Combination, IdArray, MaskArray, Pooling, WeightArray
 

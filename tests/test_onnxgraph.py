@@ -9,7 +9,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from service import npyfile
-from service.backends import combined
+from service.backends.combining import combined
 from service.onnxgraph import OPSET, Part, StoredTable, lookup_model, pooling_model, probe_model
 from service.reduction import REDUCTIONS
 from service.types import Combination, RowArray, RowDtype

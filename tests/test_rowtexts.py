@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service import rowtexts
-from service.backends import combined
+from service.backends.combining import combined
 from service.rowtexts import BETWEEN, Kept, RowTexts
 from service.types import Combination, IdArray, RowArray
 

@@ -70,7 +70,8 @@ class Backend(Protocol):
     def combine(self, ids: IdArray, count: int, combination: Combination) -> NDArray[np.float64]:
         """Of each `count` (at least 1) of the ids one vector: float64 of shape (n / count, dim), the caller's.
 
-        It is what `combined` makes of their rows, bit for bit. Those of many sequences never lie in memory as a whole.
+        It is what `combining.combined` makes of their rows, bit for bit. The rows of many sequences never lie in memory
+        as a whole.
         """
 
     def release(self) -> None:
@@ -97,18 +98,3 @@ def open_rows(files: RowFiles, fetching: Fetching = NUMPY, *, gently: bool = Tru
     """Opens rows with the backend that is asked for; raises what it raises, KeyError where it is not in `BACKENDS`."""
     module, _, function = BACKENDS[fetching.backend].partition(":")
     return cast("OpenBackend", getattr(import_module(module), function))(files, fetching, gently=gently)
-
-
-def combined(rows: RowArray, count: int, combination: Combination) -> NDArray[np.float64]:
-    """Each `count` rows as one: added up in float64, one after the other, or the largest number of each column.
-
-    A zero has no sign: that of the largest of both zeros would be a matter of the processor.
-    """
-    apart = rows.reshape(-1, count, rows.shape[1])
-    made: NDArray[np.float64]
-    if combination == "max":
-        made = np.maximum.reduce(apart, axis=1).astype(np.float64)
-    else:
-        made = np.add.reduce(apart, axis=1, dtype=np.float64)
-    made += 0.0
-    return made

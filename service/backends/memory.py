@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.backends import NUMPY, Backend, Fetching, RowFiles, combined, pages
+from service.backends import NUMPY, Backend, Fetching, RowFiles, pages
+from service.backends.combining import gathered_and_combined
 from service.backends.crew import Crew, crew_of, share
 from service.npyfile import map_rows, map_vector
 from service.reduction import ScaleArray, StoredRows, widened_halves
@@ -17,8 +18,6 @@ from service.types import Combination, IdArray, RowArray
 
 _MANY: Final = 1 << 20
 """Numbers (4 MB of float32) from which on several threads gather: with fewer, waking them is not worth it."""
-_AT_ONCE: Final = 1 << 18
-"""Numbers of rows that are combined at once: those of a large lookup never lie in memory as a whole."""
 _PIECE: Final = 1 << 17
 """Numbers that one thread gathers at a time: 0.1 ms and more."""
 
@@ -51,17 +50,7 @@ class _Rows:
         raise NotImplementedError
 
     def combine(self, ids: IdArray, count: int, combination: Combination) -> NDArray[np.float64]:
-        step = max(1, _AT_ONCE // (count * self.embedding_dim))
-        if len(ids) <= step * count:
-            return combined(self.gather(ids), count, combination)
-        vectors = np.empty((len(ids) // count, self.embedding_dim), dtype=np.float64)
-
-        def work(first: int) -> None:
-            part = ids[first * count : (first + step) * count]
-            vectors[first : first + step] = combined(self.gather(part), count, combination)
-
-        share(self.crew, work, range(0, len(vectors), step))
-        return vectors
+        return gathered_and_combined(self.gather, ids, count, combination, self.embedding_dim, self.crew)
 
     def release(self) -> None:
         for mapping in self.mappings:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service import onnxgraph
-from service.backends import CPU, Backend, Fetching, RowFiles, combined, pages, runtime
+from service.backends import CPU, Backend, Fetching, RowFiles, pages, runtime
+from service.backends.combining import gathered_and_combined
 from service.backends.device import SCRATCH, memory_of
 from service.backends.runtime import failures, new_session, onnxruntime
 from service.errors import Conflict
@@ -90,13 +91,13 @@ class OnnxRows:
     def combine(self, ids: IdArray, count: int, combination: Combination) -> NDArray[np.float64]:
         run = self._combining.get(combination)
         if run is None or (combination == "sum" and not self._sums_alike(count)):
-            return combined(self.gather(ids), count, combination)
+            return gathered_and_combined(self.gather, ids, count, combination, self.embedding_dim)
         sequences = np.ascontiguousarray(ids).reshape(-1, count)
         vectors = np.empty((len(sequences), self.embedding_dim), dtype=np.float64)
         step = max(1, _AT_ONCE // (count * self.embedding_dim))
         for first in range(0, len(sequences), step):
             run(sequences[first : first + step], vectors[first : first + step])
-        vectors += 0.0  # as in `combined`
+        vectors += 0.0  # as in `combining.combined`
         return vectors
 
     def _sums_alike(self, count: int) -> bool:

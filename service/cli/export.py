@@ -64,6 +64,8 @@ def export(
     _check_target(output, force, is_folder=format_ == "onnx")
     if vocabulary is not None:
         _check_target(vocabulary, force)
+        if output.absolute() in (vocabulary.absolute(), *vocabulary.absolute().parents):
+            raise InvalidRequest(f"{vocabulary} would be overwritten by what is written to {output}")
     if vocabulary is not None:
         _write(vocabulary, lambda path: _write_tokens(folder, path))
     _write(output, lambda path: _WRITERS[format_](folder, path))

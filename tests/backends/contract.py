@@ -1,6 +1,7 @@
 """What every backend promises, as tests that each inherits: rows bit for bit, whatever they are stored as."""
 
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from service import npyfile
-from service.backends import Backend, Fetching, RowFiles, combined, open_rows
+from service.backends import Backend, Fetching, RowFiles, open_rows
+from service.backends.combining import combined
 from service.backends.memory import MappedRows
 from service.errors import OutOfVocabulary
 from service.reduction import REDUCTIONS
@@ -230,6 +232,21 @@ class BackendContract:
     def test_so_are_many_sequences(self, opened: Backend, dtype: RowDtype, combination: Combination) -> None:
         ids = np.random.default_rng(0).integers(0, 9, MANY)
         assert opened.combine(ids, 3, combination).tobytes() == combined(served(dtype)[ids], 3, combination).tobytes()
+
+    @every_combination
+    def test_long_sequences_of_many_rows_do_not_lie_in_memory_as_a_whole(
+        self, tmp_path: Path, combination: Combination
+    ) -> None:
+        rows = np.random.default_rng(0).standard_normal((9, 500)).astype(np.float32)
+        backend = open_rows(files_of(tmp_path, "float32", rows), self.fetching)
+        ids = np.random.default_rng(1).integers(0, 9, 100 * 300)
+        tracemalloc.start()
+        vectors = backend.combine(ids, 300, combination)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 30_000 * 500 * 4 / 4
+        expected = [combined(rows[ids[first : first + 300]], 300, combination) for first in range(0, len(ids), 300)]
+        assert vectors.tobytes() == np.concatenate(expected).tobytes()
 
     @every_combination
     @every_dtype

@@ -182,6 +182,18 @@ def test_an_onnx_folder_that_is_there_is_overwritten_only_by_force_and_only_if_i
     assert (ended.code, ended.err) == (4, "error: out is there already, with other files in it\n")
 
 
+@pytest.mark.parametrize(("name", "vocabulary"), [("npy", "out"), ("onnx", "out/words.txt")])
+def test_a_vocabulary_is_not_written_where_the_rows_come(
+    store: TableStore, tmp_path: Path, name: str, vocabulary: str
+) -> None:
+    arguments = ("export", "words", "--format", name, "--output", "out", "--force")
+    done(tmp_path, *arguments)
+    with nothing_changes(tmp_path):
+        ended = command(tmp_path, *arguments, "--vocabulary", vocabulary)
+    assert (ended.code, ended.out) == (5, "")
+    assert "would be overwritten by what is written to out" in ended.err
+
+
 @pytest.mark.parametrize(("name", "there"), [("onnx", "a file"), ("npy", "a folder")])
 def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path, name: str, there: str) -> None:
     onnx_store(tmp_path, "float32")
