@@ -1,5 +1,6 @@
 """What every backend promises, as tests that each inherits: rows bit for bit, whatever they are stored as."""
 
+import re
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -303,3 +304,32 @@ class BackendContract:
     @every_dtype
     def test_a_table_says_what_its_rows_are_stored_as(self, opened: Backend, dtype: RowDtype) -> None:
         assert EmbeddingTable(IDENTITY, opened).dtype == dtype
+
+
+class MappedContract(BackendContract):
+    """Of backends that answer from the map of the files."""
+
+    @every_dtype
+    def test_all_pages_are_there_when_rows_are_opened_and_gone_when_they_are_released(
+        self, tmp_path: Path, dtype: RowDtype
+    ) -> None:
+        rows = np.random.default_rng(0).standard_normal((50_000, 10)).astype(np.float32)
+        files = files_of(tmp_path, dtype, rows)
+        backend = open_rows(files, self.fetching)
+        there = [path for path in (files.vectors, files.scales) if path is not None]
+        for path in there:
+            assert resident(path) >= path.stat().st_size
+        backend.gather(ids_of([3]))
+        backend.release()
+        assert [resident(path) for path in there] == [0] * len(there)
+
+
+def resident(path: Path) -> int:
+    """Bytes of a file that are in this process's page tables, in all of its mappings."""
+    found, is_of_it = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+            is_of_it = line.endswith(f" {path}")
+        elif is_of_it and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from load_tests.running import until
-from service.backends import Fetching, device, runtime
+from service import npyfile, onnxgraph
+from service.backends import Fetching, RowFiles, device, open_rows, runtime
 from service.backends.device import SCRATCH, DeviceMemory
-from service.errors import DeviceFull
+from service.errors import Conflict, DeviceFull
 from service.store import TableStore
 from tests.api.test_admin import administrating
 from tests.world import publish
@@ -103,3 +104,17 @@ def test_memory_of_versions_out_of_force_is_there_for_the_next(administrator: ht
 
         until(is_in_force)  # the memory of the one before the last comes back when it is let go of
         assert served(administrator) == version
+
+
+def test_memory_that_was_counted_for_a_version_that_cannot_be_opened_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "has_own_memory", lambda _: True)
+    narrow = Fetching("onnx", device_bytes=1500)
+    (tmp_path / "rows").write_bytes(npyfile.dump(KILOBYTES))
+    with monkeypatch.context() as broken:
+        real = onnxgraph.lookup_model
+        broken.setattr(onnxgraph, "lookup_model", lambda table: real(table).replace(b"Gather", b"Gathem"))
+        with pytest.raises(Conflict, match="ONNX Runtime cannot open it"):
+            open_rows(RowFiles(tmp_path / "rows"), narrow)
+    open_rows(RowFiles(tmp_path / "rows"), narrow).release()

@@ -7,10 +7,10 @@ from service import npyfile
 from service.backends import Backend, Fetching, open_rows
 from service.backends.memory import MappedRows, ReducedRows
 from service.types import RowDtype
-from tests.backends.contract import ROWS, BackendContract, files_of, ids_of
+from tests.backends.contract import ROWS, MappedContract, files_of, ids_of
 
 
-class TestNumpy(BackendContract):
+class TestNumpy(MappedContract):
     fetching: ClassVar = Fetching()
 
     @pytest.mark.parametrize("dtype", ["float32"])
@@ -27,7 +27,7 @@ class TestNumpy(BackendContract):
         assert (opened.scales is not None) is (dtype == "int8")
 
 
-class TestNumpyInThreads(BackendContract):
+class TestNumpyInThreads(MappedContract):
     fetching: ClassVar = Fetching(threads=3)
 
     def test_what_is_small_is_not_shared(self, tmp_path: Path) -> None:

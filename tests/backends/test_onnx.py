@@ -11,16 +11,16 @@ from service import onnxgraph
 from service.backends import Fetching, onnx, open_rows, runtime
 from service.errors import Conflict
 from service.types import RowArray, RowDtype
-from tests.backends.contract import ROWS, BackendContract, every_dtype, files_of, ids_of, served
+from tests.backends.contract import ROWS, BackendContract, MappedContract, every_dtype, files_of, ids_of, served
 
 ONNX = Fetching("onnx")
 
 
-class TestOnnx(BackendContract):
+class TestOnnx(MappedContract):
     fetching: ClassVar = ONNX
 
 
-class TestOnnxInThreads(BackendContract):
+class TestOnnxInThreads(MappedContract):
     fetching: ClassVar = Fetching("onnx", threads=2)
 
     @pytest.fixture(autouse=True)
