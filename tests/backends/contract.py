@@ -318,10 +318,16 @@ class MappedContract(BackendContract):
         backend = open_rows(files, self.fetching)
         there = [path for path in (files.vectors, files.scales) if path is not None]
         for path in there:
+            assert mappings(path) == 1
             assert resident(path) >= path.stat().st_size
         backend.gather(ids_of([3]))
         backend.release()
         assert [resident(path) for path in there] == [0] * len(there)
+
+
+def mappings(path: Path) -> int:
+    """How often a file is mapped in this process."""
+    return sum(line.endswith(f" {path}") for line in Path("/proc/self/maps").read_text().splitlines())
 
 
 def resident(path: Path) -> int:
