@@ -147,16 +147,13 @@ def _on_processor(opened: _Opened, fetching: Fetching, folder: Path, *, gently: 
         pages.populate(mapping, gently=gently)
     # They have to live as long as the sessions.
     values = {name: onnxruntime().OrtValue.ortvalue_from_numpy(array) for name, array in opened.arrays.items()}
-
-    threads = fetching.threads if opened.size >= _LARGE else 1
+    table, threads = opened.table, fetching.threads if opened.size >= _LARGE else 1
 
     def graph(model: bytes, output: str) -> Run:
         options = _session_options(folder, threads)
         for name, value in values.items():
             options.add_initializer(name, value)  # instead of a mapping of its own for each graph
         return _bound(new_session(model, options, fetching), output, is_device=False)
-
-    table = opened.table
 
     def release() -> None:
         values.clear()
@@ -174,19 +171,19 @@ def _on_processor(opened: _Opened, fetching: Fetching, folder: Path, *, gently: 
 
 def _on_device(opened: _Opened, fetching: Fetching, folder: Path) -> Backend:
     """Rows are only gathered there: a device adds in an order of its own, and another sum is not the same answer."""
-    memory = memory_of(fetching)
-    memory.take(opened.size)
+    memory, size = memory_of(fetching), opened.size
+    memory.take(size)
     try:
-        options = _session_options(folder, fetching.threads)
+        options = _session_options(folder, threads=1)
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # without rounding up
         if CPU not in fetching.providers:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         session = new_session(onnxgraph.lookup_model(opened.table), options, fetching)
     except BaseException:
-        memory.give_back(opened.size)
+        memory.give_back(size)
         raise
     run = _bound(session, onnxgraph.VECTORS, is_device=True)
-    return OnnxRows(opened.table, run, _DEVICE_AT_ONCE, {}, lambda: memory.give_back(opened.size))
+    return OnnxRows(opened.table, run, _DEVICE_AT_ONCE, {}, lambda: memory.give_back(size))
 
 
 def _session_options(folder: Path, threads: int) -> Any:  # noqa: ANN401  (the library has no types)
