@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import socket
 import sys
 import threading
@@ -18,7 +19,7 @@ import orjson
 import pytest
 
 from load_tests.bench import __main__ as command
-from load_tests.bench import ratios, redis_benchmark, report, rounds, wire, wrk
+from load_tests.bench import backends, ratios, redis_benchmark, report, rounds, wire, wrk
 from load_tests.bench.burst import Burst, Said
 from load_tests.bench.cases import CASES, Case, chosen
 from load_tests.bench.data import Data, drawn, made
@@ -411,3 +412,18 @@ def test_the_command_ends_with_one_if_a_promise_is_not_kept(
         command.main()
     assert ended.value.code == code
     assert capsys.readouterr().out.strip() == (tmp_path / "bench.md").read_text().strip()
+
+
+def test_numpy_and_onnx_are_measured_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backends, "SIZES", (64, 128))
+    monkeypatch.setattr(backends, "_IDS", 256)
+    monkeypatch.setattr(backends, "keep_freed_memory", lambda: None)  # it is for good
+    output = tmp_path / "results" / "backends.md"
+    backends.main(["--large-mb", "6", "--rounds", "2", "--folder", str(tmp_path), "--output", str(output)])
+    assert capsys.readouterr().out.strip() == output.read_text().strip()
+    lines = [line for line in output.read_text().splitlines() if "thread" in line]
+    assert len(lines) == 4 * (3 + 3 + 1 + 1)
+    assert all(re.search(r"\|\s+\**[\d.,]+\** \|\s+\**[\d.,]+\** \|$", line) for line in lines)
+    assert list(tmp_path.iterdir()) == [output.parent]
