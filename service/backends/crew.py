@@ -1,7 +1,8 @@
 """Threads that share large pieces of work. numpy does not hold the interpreter lock while it copies rows."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 
 
@@ -20,15 +21,22 @@ class Crew:
         """Calls `work` with each of the pieces, at the same time; raises what it raises."""
         left = iter(pieces)  # whose `next` the interpreter does in one step
         helping = [self._threads.submit(_work_on, work, left) for _ in range(self._helpers)]
-        _work_on(work, left)
-        for helper in helping:
-            if not helper.cancel():
-                helper.result()
+        try:
+            _work_on(work, left)
+        finally:
+            begun = [helper for helper in helping if not helper.cancel()]
+            wait(begun)
+        for helper in begun:
+            helper.result()
 
 
 def _work_on(work: Callable[[int], object], left: Iterator[int]) -> None:
-    for piece in left:
-        work(piece)
+    try:
+        for piece in left:
+            work(piece)
+    except BaseException:  # raised on; nobody begins another piece
+        deque(left, maxlen=0)
+        raise
 
 
 def share(crew: Crew | None, work: Callable[[int], object], pieces: Iterable[int]) -> None:

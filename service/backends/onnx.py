@@ -29,6 +29,8 @@ _AT_ONCE: Final = 1 << 18
 """Numbers that a graph of several nodes makes in one run, so that what lies between its nodes stays in a cache."""
 _LARGE: Final = 4 << 20
 """Bytes of a table whose graphs get threads, which each session has for itself: small tables may be many."""
+_WIDE: Final = 1 << 15
+"""Numbers of one sequence from which on a graph takes longer than numpy; six times as long for 128 x 4,096."""
 _LONGEST_SUM: Final = 128
 """Rows up to which a graph adds in numpy's order, one after the other. Of more it adds up each 128 first (ONNX Runtime
 sums by a matrix product, in blocks of that many), which may differ in the last of 53 bits."""
@@ -90,7 +92,7 @@ class OnnxRows:
 
     def combine(self, ids: IdArray, count: int, combination: Combination) -> NDArray[np.float64]:
         run = self._combining.get(combination)
-        if run is None or (combination == "sum" and not self._sums_alike(count)):
+        if run is None or self._is_wide(count) or (combination == "sum" and not self._sums_alike(count)):
             return gathered_and_combined(self.gather, ids, count, combination, self.embedding_dim)
         sequences = np.ascontiguousarray(ids).reshape(-1, count)
         vectors = np.empty((len(sequences), self.embedding_dim), dtype=np.float64)
@@ -99,6 +101,10 @@ class OnnxRows:
             run(sequences[first : first + step], vectors[first : first + step])
         vectors += 0.0  # as in `combining.combined`
         return vectors
+
+    def _is_wide(self, count: int) -> bool:
+        """Whether numpy combines these sooner than a graph, which writes down every number twice on its way."""
+        return count * self.embedding_dim >= _WIDE
 
     def _sums_alike(self, count: int) -> bool:
         """Whether a graph adds in numpy's order, which takes rows of one number in pairs."""
@@ -209,9 +215,8 @@ def _bound(session: Any, output: str, *, is_device: bool) -> Run:  # noqa: ANN40
     of_numpy = onnxruntime().OrtValue.ortvalue_from_numpy
 
     def run(ids: IdArray, into: NDArray[Any]) -> None:
-        binding = getattr(bindings, "own", None)
-        if binding is None:
-            binding = bindings.own = session.io_binding()
+        binding = getattr(bindings, "own", None) or session.io_binding()
+        bindings.own = None  # one whose run fails, and which keeps ids and vectors, is not used again
         binding.bind_cpu_input(onnxgraph.IDS, ids)
         binding.bind_ortvalue_output(output, of_numpy(into))
         session.run_with_iobinding(binding)
@@ -219,5 +224,6 @@ def _bound(session: Any, output: str, *, is_device: bool) -> Run:  # noqa: ANN40
             binding.synchronize_outputs()
         binding.clear_binding_inputs()  # or it would keep the memory of both until its next run
         binding.clear_binding_outputs()
+        bindings.own = binding
 
     return run

@@ -54,6 +54,25 @@ def test_what_a_helper_raises_is_raised() -> None:
         Crew(1).share(work, range(2))
 
 
+def test_after_an_error_nobody_works_on() -> None:
+    asked, begun = threading.current_thread(), threading.Event()
+    done: list[int] = []
+
+    def work(piece: int) -> None:
+        if threading.current_thread() is asked:
+            assert begun.wait(SECONDS)
+            raise MemoryError
+        begun.set()
+        done.append(piece)
+
+    with pytest.raises(MemoryError):
+        Crew(2).share(work, range(10_000_000))
+    count = len(done)
+    assert count < 10_000_000
+    Crew(1).share(lambda _: None, range(1))
+    assert len(done) == count
+
+
 def test_one_thread_needs_no_crew_and_several_have_one() -> None:
     assert crew_of(1) is None
     assert crew_of(3) is crew_of(3) is not None
