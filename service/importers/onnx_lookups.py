@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from service.errors import ImportFormatError
 from service.importers.onnx_graph import Graph
 from service.importers.onnx_model import Message
-from service.importers.onnx_operators import attribute, cast, dequantized, scaled
+from service.importers.onnx_operators import attribute, dequantized
 from service.importers.onnx_tensors import Value, refusal
 
 _FOLLOWED: Final = {"Gather": 0, "EmbedLayerNormalization": 2}
@@ -29,14 +29,6 @@ class UnreadTable(NamedTuple):
     error: ImportFormatError
 
 
-class _Scaling(NamedTuple):
-    """What makes floats of the integers that are gathered: a Cast, and a product with rows of the tensor `scales`."""
-
-    cast: Message
-    product: Message
-    scales: str
-
-
 @dataclass(frozen=True, slots=True)
 class Lookup:
     """A node that looks up rows in the tensor `table` of its graph."""
@@ -48,9 +40,8 @@ class Lookup:
     @property
     def key(self) -> Hashable:
         """Equal for two lookups of the same rows."""
-        after, scaling = self._dequantizer(), self._scaling()
-        scales = (scaling.scales,) if scaling else after.input[1:] if after else ()
-        return id(self.graph.home(self.table)), self.table, *scales
+        after = self._dequantizer()
+        return id(self.graph.home(self.table)), self.table, *(after.input[1:] if after else ())
 
     def value(self) -> Value | UnreadTable | None:
         """The table that is looked up; None where it is none: computed from inputs, a shape, integers, a scale."""
@@ -71,18 +62,13 @@ class Lookup:
             raise self._refusal(f"its shape is {list(value.shape)}, a table has two axes")
         if attribute(self.node, "axis", 0) not in (0, -2):
             raise self._refusal(f"the {self.node.op_type} is along its axis {attribute(self.node, 'axis', 0)}")
-        scaling = self._scaling()
-        if scaling is not None:
-            widened = cast(self.graph.path, scaling.cast, value)
-            return scaled(self.graph.path, scaling.product, widened, self.graph.value(scaling.scales))
         return value if value.dtype.kind == "f" else self._dequantized(value)
 
     def _check_node(self) -> None:
-        """Raises ImportFormatError for a lookup that is not followed."""
         if self.node.op_type not in _FOLLOWED:
             raise self._refusal(f"it is looked up by {self.node.op_type}, which is not followed")
         scale = next((other.table for other in self._factors() if other.is_narrow()), None)
-        if scale is not None and not self.is_narrow() and self._scaling() is None:
+        if scale is not None and not self.is_narrow():
             raise self._refusal(f"what is gathered is scaled by what is gathered from {scale!r}, which is not followed")
 
     def _dequantized(self, value: Value) -> Value | None:
@@ -97,28 +83,6 @@ class Lookup:
         if len(scale) != len(names) or any(prod(one.shape) != 1 for one in scale) or not scale:
             raise self._refusal("what is gathered is dequantised with other scales than a single one")
         return dequantized(self.graph.path, after, value, *scale)
-
-    def _scaling(self) -> "_Scaling | None":
-        """The Cast behind the Gather, and its product with what the same ids gather of a column of scales.
-
-        So are int8 rows scaled by our own `export`.
-        """
-        cast_node = self._only_reader(self.node.output[0], "Cast")
-        product = None if cast_node is None else self._only_reader(cast_node.output[0], "Mul")
-        if cast_node is None or product is None or len(product.input) != 2:
-            return None
-        (other,) = [side for side in product.input if side != cast_node.output[0]] or [""]
-        gather = self.graph.maker(other)
-        if gather is None or gather.op_type != "Gather" or attribute(gather, "axis", 0) != 0:
-            return None
-        scales = self.graph.tensor(gather.input[0])
-        same_ids = gather.input[1:] == self.node.input[1:]
-        is_column = scales is not None and len(scales.dims) == 2 and scales.dims[1] == 1
-        return _Scaling(cast_node, product, gather.input[0]) if same_ids and is_column else None
-
-    def _only_reader(self, name: str, operator: str) -> Message | None:
-        readers = self.graph.readers.get(name, ())
-        return readers[0] if len(readers) == 1 and readers[0].op_type == operator and readers[0].output else None
 
     def _dequantizer(self) -> Message | None:
         readers = ((output, node) for output in self.node.output for node in self.graph.readers.get(output, ()))

@@ -104,24 +104,6 @@ MODELS: dict[str, onnx.ModelProto] = {
         [node("Cast", ["weight"], "cast", to=1), node("Mul", ["scale", "cast"], "table"), gather("table")],
         {"weight": BYTES, "scale": ROW_SCALES[:, None]},
     ),
-    "a scale for each row, behind the Gather": model_of(
-        [
-            gather(output="bytes"),
-            node("Cast", ["bytes"], "cast", to=1),
-            gather("scale", "scales"),
-            node("Mul", ["scales", "cast"], "rows"),
-        ],
-        {"weight": BYTES, "scale": ROW_SCALES[:, None]},
-    ),
-    "float16 and a scale for each row, behind the Gather": model_of(
-        [
-            gather(output="halves"),
-            node("Cast", ["halves"], "cast", to=1),
-            gather("scale", "scales"),
-            node("Mul", ["cast", "scales"], "rows"),
-        ],
-        {"weight": KERAS_ROWS.astype(np.float16), "scale": ROW_SCALES[:, None]},
-    ),
     "a scale for each column": model_of(
         [node("Mul", ["weight", "scale"], "table"), gather("table")], {"weight": KERAS_ROWS, "scale": COLUMN_SCALES}
     ),
@@ -274,28 +256,8 @@ NOT_READ: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, Array | TensorP
         {"word": WORDS, "yes": np.bool_(True)},
         "looked up by GatherND",
     ),
-    "a scale for each row behind the Gather and another operator": (
-        [*SCALED, node("Identity", ["c"], "e"), node("Mul", ["b", "e"], "d")],
-        {"word": BYTES, "scales": ROW_SCALES[:, None]},
-        "scaled by what is gathered from 'scales'",
-    ),
-    "a scale for each row by other ids": (
-        [
-            *SCALED[:2],
-            node("Identity", ["ids"], "others"),
-            node("Gather", ["scales", "others"], "c"),
-            node("Mul", ["b", "c"], "d"),
-        ],
-        {"word": BYTES, "scales": ROW_SCALES[:, None]},
-        "scaled by what is gathered from 'scales'",
-    ),
-    "two scales for each row": (
-        [*SCALED, node("Mul", ["b", "c"], "d"), node("Mul", ["c", "b"], "e")],
-        {"word": BYTES, "scales": ROW_SCALES[:, None]},
-        "scaled by what is gathered from 'scales'",
-    ),
-    "a scale for each row along the other axis": (
-        [*SCALED[:2], node("Gather", ["scales", "ids"], "c", axis=1), node("Mul", ["b", "c"], "d")],
+    "a scale for each row behind the Gather": (
+        [*SCALED, node("Mul", ["b", "c"], "d")],
         {"word": BYTES, "scales": ROW_SCALES[:, None]},
         "scaled by what is gathered from 'scales'",
     ),
@@ -368,7 +330,7 @@ def test_a_part_of_a_name_that_also_fits_what_is_not_read_chooses_nothing(tmp_pa
 
 
 def test_bytes_that_are_named_are_not_taken_without_the_scales_they_are_looked_up_with(tmp_path: Path) -> None:
-    nodes = [*SCALED, node("Identity", ["c"], "e"), node("Mul", ["b", "e"], "rows")]
+    nodes = [*SCALED, node("Mul", ["b", "c"], "rows")]
     path = write(tmp_path / "m", model_of(nodes, {"word": BYTES, "scales": ROW_SCALES[:, None]}))
     assert "scaled by" in refusal(path, ImportOptions(tensor="word")).reason
 
