@@ -70,7 +70,7 @@ def _trouble(name: str, device_id: int) -> str | None:
     """Why a provider of this build cannot be used; None where it can."""
     if name == CPU:
         return None
-    command = [sys.executable, "-m", "service.backends.probe", name, str(device_id)]
+    command = [sys.executable, "-P", "-m", "service.backends.probe", name, str(device_id)]
     try:
         tried = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
