@@ -36,6 +36,19 @@ class SharedCounters:
         """The bytes that belong to one worker."""
         return memoryview(self._memory)[worker * _REGION : (worker + 1) * _REGION]
 
+    def sums(self, counter: str) -> dict[tuple[str, ...], float]:
+        """What all workers have counted of one counter, by the values of its labels."""
+        return {tuple(labels): value for name, labels, value in self._all() if name == counter}
+
+    def _all(self) -> Iterator[tuple[str, list[str], float]]:
+        sums: dict[str, float] = {}
+        for worker in range(self.workers):
+            for key, value in _records(self.region(worker)):
+                sums[key] = sums.get(key, 0.0) + value
+        for key, value in sums.items():
+            name, *labels = key.split("\t")
+            yield name, labels, value
+
 
 class Counters:
     """The counters of this process. Not for use from several threads."""
@@ -99,16 +112,10 @@ class _SharedCollector(Collector):
         self._shared = shared
 
     def collect(self) -> Iterable[Metric]:
-        sums: dict[str, float] = {}
-        for worker in range(self._shared.workers):
-            for key, value in _records(self._shared.region(worker)):
-                sums[key] = sums.get(key, 0.0) + value
         for name, (text, labels) in _COUNTERS.items():
             family = CounterMetricFamily(name, text, labels=labels)
-            for key, value in sums.items():
-                counter, *values = key.split("\t")
-                if counter == name:
-                    family.add_metric(values, value)
+            for values, value in self._shared.sums(name).items():
+                family.add_metric(values, value)
             yield family
         workers = GaugeMetricFamily("embedding_workers", "Worker processes that were configured.")
         workers.add_metric([], self._shared.workers)

@@ -12,6 +12,9 @@ from service.backends import AUTO, BACKENDS, CPU, Fetching
 
 PREFIX: Final = "EMBEDDING_"
 _PROVIDER: Final = re.compile("[A-Za-z0-9]+")
+DIALECTS: Final = ("v2", "openai", "tensorflow", "tei")
+"""The protocols of others that can be served."""
+NONE: Final = "none"
 _MOST_THREADS: Final = 4  # that are taken unasked: a few are enough to keep the memory busy
 
 
@@ -64,6 +67,13 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[PositiveInt, Field(description="Largest request body, in bytes.")] = 16 << 20
     max_ids: Annotated[PositiveInt, Field(description="Most ids or tokens in one request.")] = 262_144
     max_response_bytes: Annotated[PositiveInt, Field(description="Largest answer, in bytes.")] = 256 << 20
+    dialects: Annotated[
+        str, Field(description=f"Other protocols that are served: {', '.join(DIALECTS)}; {NONE}: none of them.")
+    ] = ",".join(DIALECTS)
+    tei_table: Annotated[
+        str | None,
+        Field(description="Table of /embed, whose requests name none; without it, the only table that embeds texts."),
+    ] = None
     max_in_flight: Annotated[
         PositiveInt, Field(description="Most lookups in flight in a worker; more are refused with 503.")
     ] = 256
@@ -86,6 +96,19 @@ class Settings(BaseSettings):
         if name not in BACKENDS:
             raise ValueError(f"{name!r} is not a backend; there are: {', '.join(BACKENDS)}")
         return name
+
+    @field_validator("dialects")
+    @classmethod
+    def _known_dialects(cls, text: str) -> str:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        unknown = [name for name in names if name not in DIALECTS]
+        if unknown and names != [NONE]:
+            raise ValueError(f"{unknown[0]!r} is not one of {', '.join(DIALECTS)}, or {NONE} alone")
+        return NONE if names in ([], [NONE]) else ",".join(name for name in DIALECTS if name in names)
+
+    def spoken(self) -> tuple[str, ...]:
+        """The protocols of others that are served."""
+        return () if self.dialects == NONE else tuple(self.dialects.split(","))
 
     @field_validator("providers")
     @classmethod

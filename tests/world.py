@@ -18,6 +18,7 @@ from service.api.app import Service, create_service
 from service.api.authorization import Tokens
 from service.api.guard import Guard
 from service.barrier import OneProcess
+from service.dialects import dialects_of
 from service.imported import ImportedTable, RowBlock
 from service.metrics import Counters, SharedCounters
 from service.registry import TableRegistry
@@ -83,7 +84,7 @@ def service_over(root: Path, **settings: object) -> tuple[Service, StoreWatcher]
     steward = Steward(watcher.store, OneProcess(watcher, os.getpid()))
     counters = Counters(SharedCounters(1), 0)
     admin = lambda behind: Guard(behind, steward, Tokens.of(chosen))  # noqa: E731
-    return create_service(chosen, registry, watcher, counters, admin), watcher
+    return create_service(chosen, registry, watcher, counters, admin, dialects_of(chosen)), watcher
 
 
 def backend_of(path: Path_) -> str:

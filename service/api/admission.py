@@ -9,6 +9,8 @@ _PATIENCE: Final = 0.003
 """Seconds that a lookup waits for one before it to end: a burst is answered, and a refusal takes less than 10 ms."""
 _WAITING: Final = 4
 """How many may wait for each that may be in flight; who comes later is refused at once."""
+ADMITTED: Final = "embedding.admitted"
+"""In the scope of a lookup that has its place among those in flight already, and gives it back at its end."""
 
 
 class Waiter(Protocol):

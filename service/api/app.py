@@ -1,6 +1,6 @@
 """The application: FastAPI with every route and the documentation, and the lookups in front of its router."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -18,6 +18,7 @@ from service.api.admission import Admission
 from service.api.answer import AnswerResponse, Receive, Scope, Send, send_answer
 from service.api.binary_body import reject_query
 from service.api.body import ClientDisconnected
+from service.api.dialect import Dialect, Dialects, Found, Served
 from service.api.documentation import DESCRIPTION, LOOKUP, MULTI_LOOKUP
 from service.api.errors import internal, problem
 from service.api.front import MULTI, Front, Lookups, route_of
@@ -52,12 +53,19 @@ def create_service(
     watcher: StoreWatcher,
     counters: Counters,
     admin: Callable[[ASGIApp], ASGIApp] = lambda _: closed,
+    dialects: Callable[[Served], Sequence[Dialect]] = lambda _: (),
 ) -> Service:
-    """Joins the endpoints over one registry; `admin` makes what answers the admin API out of all that is `behind`."""
+    """Joins the endpoints over one registry; `admin` makes what answers the admin API out of all that is `behind`.
+
+    `dialects` makes the other protocols.
+    """
     limits = Limits(settings.max_body_bytes, settings.max_ids, settings.max_response_bytes)
     single = LookupEndpoint(registry, watcher.opened, limits, counters)
     multi = MultiLookupEndpoint(registry, watcher.opened, limits, counters)
-    lookups = Lookups(single, multi, registry, counters, Admission(settings.max_in_flight))
+    admission = Admission(settings.max_in_flight)
+    lookups = Lookups(single, multi, registry, counters, admission)
+    served = Served(settings, limits, registry, watcher.opened, watcher.store, counters, admission)
+    others = Dialects(dialects(served), served)
     app = FastAPIOffline(
         redoc_url=None,
         static_url="/docs-assets",
@@ -74,7 +82,8 @@ def create_service(
     app.include_router(admin_router())
     app.include_router(upload_router(settings))
     app.include_router(health_router(registry, counters))
-    return Service(Front(lookups, app, admin(app)), app)
+    _add_dialects(app, others)
+    return Service(Front(lookups, others, app, admin(app)), app)
 
 
 def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
@@ -115,6 +124,38 @@ def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
         openapi_extra=MULTI_LOOKUP.operation(MULTI_PATH),
         responses=MULTI_LOOKUP.responses,
     )
+
+
+def _add_dialects(app: FastAPI, dialects: Dialects) -> None:
+    async def answer(request: Request) -> Response:
+        found = dialects.find(request.scope["path"])
+        if found is None:
+            raise RouteNotFound(f"nothing is served at {request.scope['path']!r}")
+        return _OfDialect(dialects, found)
+
+    for dialect in dialects.all:
+        for route in dialect.routes:
+            app.add_api_route(
+                route.path,
+                answer,
+                methods=[route.method],
+                summary=route.summary,
+                operation_id=f"{dialect.name}_{route.name}",
+                tags=[dialect.title],
+                openapi_extra=route.operation(),
+            )
+
+
+class _OfDialect(Response):
+    """A request in another protocol behind the router: as it is answered in front of it."""
+
+    def __init__(self, dialects: Dialects, found: Found) -> None:
+        super().__init__()
+        self._dialects = dialects
+        self._found = found
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._dialects.serve(self._found, scope, receive, send)
 
 
 class _Lookup(Response):

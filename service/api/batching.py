@@ -8,6 +8,7 @@ answer takes 50 us of a processor instead of 70 as bytes, 72 instead of 104 as b
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeGuard
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import orjson
@@ -53,13 +54,14 @@ class Version:
 
     __slots__ = ("_counters", "_ids", "_loaded", "_name", "_registry", "_requests", "dim")
 
-    def __init__(self, loaded: LoadedTable, registry: TableRegistry, counters: Counters) -> None:
+    def __init__(self, loaded: LoadedTable, registry: TableRegistry, counters: Counters, endpoint: str) -> None:
+        """`endpoint` is what its answers are counted under."""
         self._loaded = weakref.ref(loaded)
         self._name = loaded.table.identity.name
         self.dim = loaded.table.embedding_dim
         self._registry = registry
         self._counters = counters
-        self._requests = counters.index("embedding_requests", (self._name, "lookup", "200"))
+        self._requests = counters.index("embedding_requests", (self._name, endpoint, "200"))
         self._ids = counters.index("embedding_ids", (self._name,))
 
     def table(self) -> EmbeddingTable | None:
@@ -179,6 +181,26 @@ class Ways(NamedTuple):
     def of(cls, version: Version) -> "Ways":
         """All of a version."""
         return cls(version, Rows(version), Texts(version), Each(version), {})
+
+
+class VersionWays:
+    """Those of every version in force, for one endpoint."""
+
+    __slots__ = ("_counters", "_endpoint", "_of", "_registry")
+
+    def __init__(self, registry: TableRegistry, counters: Counters, endpoint: str) -> None:
+        self._registry = registry
+        self._counters = counters
+        self._endpoint = endpoint
+        self._of: WeakKeyDictionary[LoadedTable, Ways] = WeakKeyDictionary()
+
+    def of(self, loaded: LoadedTable) -> Ways:
+        """They are the same for all heads, so that lookups with different heads are answered together."""
+        ways = self._of.get(loaded)
+        if ways is None:
+            version = Version(loaded, self._registry, self._counters, self._endpoint)
+            ways = self._of[loaded] = Ways.of(version)
+        return ways
 
 
 def answers(parts: Sequence[Part | None]) -> list[Ready | None]:

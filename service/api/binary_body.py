@@ -131,7 +131,7 @@ def _raw_layout(found: int, shape: tuple[int, ...] | None) -> Layout:
 
 def _npy(body: bytes, query: Query, limits: Limits) -> Decoded:
     ids = _parse("the body", body, "ids")
-    return LookupRequest(_batch(ids, None, limits), options=query.unweighted.options), query.unweighted
+    return LookupRequest(batch_of(ids, None, limits), options=query.unweighted.options), query.unweighted
 
 
 def _npz(body: bytes, query: Query, limits: Limits) -> Decoded:
@@ -139,7 +139,7 @@ def _npz(body: bytes, query: Query, limits: Limits) -> Decoded:
     if "ids" not in members:
         raise InvalidRequest("the npz body has no member 'ids'", field="ids")
     scalars = read_scalars(query.given, weighted="weights" in members)
-    batch = _batch(members["ids"], members.get("offsets"), limits)
+    batch = batch_of(members["ids"], members.get("offsets"), limits)
     mask = _mask(members["mask"], members["ids"]) if "mask" in members else None
     weights = _weights(members["weights"], members["ids"], batch.layout) if "weights" in members else None
     return LookupRequest(batch, mask, weights, scalars.options), scalars
@@ -188,14 +188,15 @@ def _inflate(archive: zipfile.ZipFile, limit: int) -> list[tuple[str, bytes]]:
     return list(found.items())
 
 
-def _batch(ids: AnyArray, offsets: AnyArray | None, limits: Limits) -> IdBatch:
+def batch_of(ids: AnyArray, offsets: AnyArray | None, limits: Limits) -> IdBatch:
+    """An array of integers as ids, a flat one with `offsets` as a ragged batch; raises InvalidRequest."""
     if ids.dtype.kind not in "iu":
         raise InvalidRequest(f"ids must be integers, not {ids.dtype.name}", field="ids")
     if ids.ndim == 0:
         raise InvalidRequest("ids must be an array of at least one axis, not a bare number", field="ids")
     if ids.ndim > MAX_AXES:
         raise InvalidRequest(f"ids have more than {MAX_AXES} axes", field="ids")
-    layout = Layout(ids.shape) if offsets is None else _ragged(ids, offsets)
+    layout = Layout(ids.shape) if offsets is None else ragged_layout(ids.shape, offsets)
     limits.check_ids(layout)
     return _int64(ids, layout)
 
@@ -209,15 +210,17 @@ def _int64(ids: AnyArray, layout: Layout) -> IdBatch:
     return IdBatch(flat.astype(np.int64, copy=False), layout)
 
 
-def _ragged(ids: AnyArray, offsets: AnyArray) -> Layout:
-    if ids.ndim != 1:
-        raise InvalidRequest(f"with offsets the ids must be flat, not of shape {list(ids.shape)}", field="ids")
+def ragged_layout(shape: tuple[int, ...], offsets: AnyArray) -> Layout:
+    """The layout of flat ids, of this shape, whose rows begin at `offsets`; raises InvalidRequest."""
+    if len(shape) != 1:
+        raise InvalidRequest(f"with offsets the ids must be flat, not of shape {list(shape)}", field="ids")
+    (size,) = shape
     if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or offsets.size == 0:
         raise InvalidRequest("offsets must be a flat array of batch + 1 integers", field="offsets")
     bounds = offsets.astype(object) if offsets.dtype.itemsize == 8 else offsets.astype(np.int64)
-    if bounds[0] != 0 or bounds[-1] != ids.size:
+    if bounds[0] != 0 or bounds[-1] != size:
         raise InvalidRequest(
-            f"offsets must begin with 0 and end with the {ids.size} ids, not {bounds[0]} and {bounds[-1]}",
+            f"offsets must begin with 0 and end with the {size} ids, not {bounds[0]} and {bounds[-1]}",
             field="offsets",
         )
     lengths = np.diff(bounds)

@@ -52,22 +52,40 @@ _WIDE: Final = 1 << 63
 
 def problem(error: ServiceError, extra: Mapping[str, object] | None = None) -> Answer:
     """The answer to `error`; `extra` are members that its place adds."""
-    headers = [(b"content-type", PROBLEM)]
+    headers = ((b"content-type", PROBLEM), *headers_of(error))
+    return _answer(error.code, str(error), {**error.members(), **(extra or {})}, headers)
+
+
+def headers_of(error: ServiceError) -> Headers:
+    """The header fields that go with an error, however it is written."""
     if isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", ", ".join(error.allowed).encode()))
+        return ((b"allow", ", ".join(error.allowed).encode()),)
     if error.code == "unauthorized":
-        headers.append((b"www-authenticate", b'Bearer realm="admin"'))
-    if error.code in ("not_ready", "overloaded"):
-        headers.append((b"retry-after", b"1"))
-    return _answer(error.code, str(error), {**error.members(), **(extra or {})}, tuple(headers))
+        return ((b"www-authenticate", b'Bearer realm="admin"'),)
+    return ((b"retry-after", b"1"),) if error.code in ("not_ready", "overloaded") else ()
+
+
+class Fault(ServiceError):
+    """A fault of ours, whose cause is in the log under this id."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"the server failed to answer; its log has the cause under the request id {request_id}")
+        self.request_id = request_id
+
+    def members(self) -> Mapping[str, object]:
+        return {"request_id": self.request_id}
+
+
+def fault(error: Exception) -> Fault:
+    """Logs an error that is a fault of ours; what is told of it has nothing of its text."""
+    found = Fault(uuid.uuid4().hex)
+    _log.error("request %s failed", found.request_id, exc_info=error)
+    return found
 
 
 def internal(error: Exception) -> Answer:
-    """The answer to a fault of ours: an id to find it in the log by, and nothing of its text."""
-    request_id = uuid.uuid4().hex
-    _log.error("request %s failed", request_id, exc_info=error)
-    detail = "the server failed to answer; its log has the cause under the request id"
-    return _answer("internal", detail, {"request_id": request_id}, ((b"content-type", PROBLEM),))
+    """The answer to a fault of ours: an id to find it in the log by."""
+    return problem(fault(error))
 
 
 def _answer(code: str, detail: str, members: Mapping[str, object], headers: Headers) -> Answer:

@@ -7,23 +7,24 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
-from service.api.admission import Admission
+from service.api.admission import ADMITTED, Admission
 from service.api.answer import Answer, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
+from service.api.dialect import Dialects
 from service.api.errors import internal, problem
 from service.api.guard import PREFIX as ADMIN
-from service.api.lookup import Address, Head, LookupEndpoint, address_of
+from service.api.lookup import Address, Head, LookupEndpoint, address_of, read_head
+from service.api.media import header_fields
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
 from service.api.prepared import Prepared
 from service.api.question import Question
+from service.api.short import Asked, Large
 from service.errors import OutOfVocabulary, Overloaded, ServiceError
 from service.metrics import Counters
 from service.registry import TableRegistry
 
 MULTI: Final = Address("", "multi")
-ADMITTED: Final = "embedding.admitted"
-"""In the scope of a lookup that has its place among those in flight already, and gives it back at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,35 @@ class Lookups:
         return problem(error, extra)
 
 
+@dataclass(frozen=True, slots=True)
+class AskedLookup:
+    """The head of a lookup in an active version."""
+
+    lookups: Lookups
+    head: Head
+
+    def answer_now(self, body: bytes) -> tuple[Answer | Large, Prepared | None]:
+        found, prepared = self.lookups.answer_now(self.head, body)
+        if isinstance(found, Question):
+            return LargeLookup(self.lookups, self.head.address, found), prepared
+        return found, prepared
+
+    def refuse(self) -> Answer:
+        return self.lookups.refuse(self.head.address)
+
+
+@dataclass(frozen=True, slots=True)
+class LargeLookup:
+    """A lookup whose answer is made in turns."""
+
+    lookups: Lookups
+    address: Address
+    question: Question
+
+    async def in_turns(self) -> Answer:
+        return await self.lookups.answer_in_turns(self.address, self.question)
+
+
 @lru_cache(maxsize=1)
 def _refusal(limit: int) -> Answer:
     """Made once: many are refused at a time."""
@@ -121,17 +151,54 @@ def route_of(path: str) -> Address | None:
 
 
 class Front:
-    """The ASGI application that a server runs: lookups here, the admin API in `admin`, the rest in `behind`."""
+    """The ASGI application that a server runs.
 
-    def __init__(self, lookups: Lookups, behind: ASGIApp, admin: ASGIApp) -> None:
+    Lookups are answered here, those of other protocols by `dialects`, the admin API by `admin`, the rest `behind`.
+    """
+
+    def __init__(self, lookups: Lookups, dialects: Dialects, behind: ASGIApp, admin: ASGIApp) -> None:
         self.lookups = lookups
+        self.dialects = dialects
         self._behind = behind
         self._admin = admin
 
+    def asked(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> Asked | None:
+        """What the head of a POST says, if it is a lookup that may be answered on the short way."""
+        path, _, query = target.partition(b"?")
+        address = _address(path)
+        if address is None or address.kind is not None:
+            return None if address is not None else self._of_dialect(target, headers)
+        try:
+            return AskedLookup(self.lookups, read_head(address, header_fields(headers), query))
+        except ServiceError:
+            return None
+
+    def _of_dialect(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> Asked | None:
+        for dialect in self.dialects.all:
+            asked = None if dialect.short is None else dialect.short(target, headers)
+            if asked is not None:
+                return asked
+        return None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        address = route_of(scope["path"]) if scope["type"] == "http" else None
-        if address is None:
-            admin = scope["type"] == "http" and scope["path"].startswith(ADMIN)
-            await (self._admin if admin else self._behind)(scope, receive, send)
+        if scope["type"] != "http":
+            await self._behind(scope, receive, send)
             return
-        await self.lookups.serve(address, scope, receive, send)
+        path = scope["path"]
+        address = route_of(path)
+        if address is not None:
+            await self.lookups.serve(address, scope, receive, send)
+        elif path.startswith(ADMIN):
+            await self._admin(scope, receive, send)
+        elif (found := self.dialects.find(path)) is not None:
+            await self.dialects.serve(found, scope, receive, send)
+        else:
+            await self._behind(scope, receive, send)
+
+
+@lru_cache(maxsize=1024)
+def _address(path: bytes) -> Address | None:
+    """What a path names; None where it has to be read with more care."""
+    if len(path) > 512 or b"%" in path or b"#" in path or not path.isascii():
+        return None
+    return address_of(path.decode())

@@ -128,19 +128,24 @@ def read_fields(fields: _Object, exact: Callable[[], Any], limits: Limits) -> tu
     if isinstance(fields.get("length"), float):
         fields = {**fields, "length": exact()["length"]}
     scalars = read_scalars(fields, "weights" in fields)
-    batch = _ids(fields["ids"], exact, limits) if "ids" in fields else _tokens(fields["tokens"], limits)
+    batch = (
+        read_ids(fields["ids"], lambda: exact()["ids"], limits)
+        if "ids" in fields
+        else read_tokens(fields["tokens"], limits)
+    )
     mask = _mask(fields["mask"], batch.layout, limits) if "mask" in fields else None
     weights = _weights(fields["weights"], batch.layout, limits) if "weights" in fields else None
     return LookupRequest(batch, mask, weights, scalars.options), scalars
 
 
-def _ids(value: object, exact: Callable[[], Any], limits: Limits) -> IdBatch:
+def read_ids(value: object, exact: Callable[[], Any], limits: Limits) -> IdBatch:
+    """Nested lists of integers; `exact` gives them as they are written. Raises InvalidRequest, RequestTooLarge."""
     flat, layout, kinds = flatten(value, "ids", limits)
     limits.check_ids(layout)
     if kinds and kinds != _INTEGERS:
         if kinds - {int, float, LongInteger}:
             raise _not_all(flat, layout, "ids", "an integer", (int, float, LongInteger))
-        flat, _, kinds = flatten(exact()["ids"], "ids", limits)
+        flat, _, kinds = flatten(exact(), "ids", limits)
         if kinds - {int, LongInteger}:
             raise _not_all(flat, layout, "ids", "an integer", (int, LongInteger))
         return _wide_ids(flat, layout)
@@ -156,7 +161,8 @@ def _wide_ids(flat: list[int | LongInteger], layout: Layout) -> IdBatch:
     return IdBatch(np.array([-1 if i in exact else n for i, n in enumerate(flat)], np.int64), layout, exact)
 
 
-def _tokens(value: object, limits: Limits) -> TokenBatch:
+def read_tokens(value: object, limits: Limits) -> TokenBatch:
+    """Nested lists of strings; raises InvalidRequest that names another type, RequestTooLarge."""
     flat, layout, kinds = flatten(value, "tokens", limits)
     limits.check_ids(layout)
     if kinds - {str}:
@@ -165,7 +171,11 @@ def _tokens(value: object, limits: Limits) -> TokenBatch:
 
 
 def _mask(value: object, layout: Layout, limits: Limits) -> MaskArray:
-    flat = _like_ids(value, layout, "mask", limits)
+    return mask_of(_like_ids(value, layout, "mask", limits), layout)
+
+
+def mask_of(flat: list[Any], layout: Layout) -> MaskArray:
+    """Booleans, or 0 and 1; raises InvalidRequest that names the place of anything else."""
     if set(map(type, flat)) - {bool, int} or set(flat) - {0, 1}:
         wrong = next(i for i, m in enumerate(flat) if type(m) not in (bool, int) or m not in (0, 1))
         where = place("mask", layout.place(wrong))
@@ -174,7 +184,11 @@ def _mask(value: object, layout: Layout, limits: Limits) -> MaskArray:
 
 
 def _weights(value: object, layout: Layout, limits: Limits) -> WeightArray:
-    flat = _like_ids(value, layout, "weights", limits)
+    return weights_of(_like_ids(value, layout, "weights", limits), layout)
+
+
+def weights_of(flat: list[Any], layout: Layout) -> WeightArray:
+    """Numbers that are finite and not negative; raises InvalidRequest that names the place of anything else."""
     if set(map(type, flat)) - {int, float, LongInteger}:
         raise _not_all(flat, layout, "weights", "a number", (int, float, LongInteger))
     try:

@@ -3,10 +3,9 @@
 import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
-from weakref import WeakKeyDictionary
 
 from service.api.answer import Answer, Receive, Scope
-from service.api.batching import Version, Ways
+from service.api.batching import VersionWays
 from service.api.binary_body import DECODERS, Query, read_query, reject_query
 from service.api.body import check_body, read_body
 from service.api.json_body import read_lookup
@@ -18,7 +17,7 @@ from service.api.sizes import check_size
 from service.errors import MethodNotAllowed, VersionNotFound
 from service.metrics import Counters
 from service.opened import OpenedVersions, Target
-from service.registry import LoadedTable, TableRegistry
+from service.registry import TableRegistry
 from service.store import parse_version
 from service.table import EmbeddingTable
 
@@ -85,7 +84,7 @@ class LookupEndpoint:
         self._opened = opened
         self._limits = limits
         self._counters = counters
-        self._ways: WeakKeyDictionary[LoadedTable, Ways] = WeakKeyDictionary()
+        self._ways = VersionWays(registry, counters, "lookup")
 
     async def answer(self, address: Address, scope: Scope, receive: Receive) -> Answer:
         """The vectors and the mask, in the media type that the client accepts."""
@@ -116,14 +115,7 @@ class LookupEndpoint:
         found = question if question.is_large() else self._at_once(question)
         if entry.loaded is None or not head.query.is_int64():
             return found, None
-        return found, prepare(question, head.media, body, self._limits, self._ways_of(entry.loaded))
-
-    def _ways_of(self, loaded: LoadedTable) -> Ways:
-        """Those of a version are the same for all heads, so that lookups with different heads are answered together."""
-        ways = self._ways.get(loaded)
-        if ways is None:
-            ways = self._ways[loaded] = Ways.of(Version(loaded, self._registry, self._counters))
-        return ways
+        return found, prepare(question, head.media, body, self._limits, self._ways.of(entry.loaded))
 
     def _at_once(self, question: Question) -> Answer:
         answer = answer_at_once(question, self._limits)

@@ -4,15 +4,12 @@ What the parser has made of a head depends on nothing but its bytes, so that it 
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Final
 from weakref import WeakKeyDictionary
 
 from service.api.front import Front
-from service.api.lookup import Address, Head, address_of, read_head
-from service.api.media import header_fields
 from service.api.prepared import Prepared
-from service.errors import ServiceError
+from service.api.short import Asked
 
 END: Final = b"\r\n\r\n"
 _LONGEST_BODY: Final = 64 << 10
@@ -25,7 +22,7 @@ _MOST_HEADS: Final = 2048
 class Known:
     """What a head says, how many bytes of body follow it, and what can be told of its answer before they come."""
 
-    head: Head
+    asked: Asked
     length: int
     prepared: Prepared | None = None
 
@@ -49,37 +46,22 @@ class Heads(dict[bytes, Known]):
             self[head] = known
 
 
-def is_lookup(url: bytes) -> bool:
-    """Whether a target may be that of a lookup; most that are not are told apart so."""
-    return url[-7:] == b"/lookup" or b"/lookup?" in url
+def may_be_short(url: bytes) -> bool:
+    """Whether a target may be one that is answered on the short way; most that are not are told apart so."""
+    return url.endswith((b"/lookup", b"/infer")) or b"/lookup?" in url
 
 
-def read_known(url: bytes, headers: list[tuple[bytes, bytes]]) -> Known | None:
+def read_known(app: Front, url: bytes, headers: list[tuple[bytes, bytes]]) -> Known | None:
     """What the head of a POST says that may be answered on the short way: that of a small lookup.
 
     None for any other, and where it has to be read with more care or refused.
     """
-    path, _, query = url.partition(b"?")
-    address = _address(path)
-    fields = header_fields(headers)
-    length = _length(fields.content_length)
-    if address is None or address.kind is not None or length is None:
-        return None
-    try:
-        return Known(read_head(address, fields, query), length)
-    except ServiceError:
-        return None
+    length = _length(next((value for name, value in headers if name == b"content-length"), None))
+    asked = None if length is None else app.asked(url, headers)
+    return None if length is None or asked is None else Known(asked, length)
 
 
 def _length(announced: bytes | None) -> int | None:
     if announced is None or not announced.isdigit() or len(announced) > len(str(_LONGEST_BODY)):
         return None
     return int(announced) if int(announced) <= _LONGEST_BODY else None
-
-
-@lru_cache(maxsize=1024)
-def _address(path: bytes) -> Address | None:
-    """What a path names; None where it has to be read with more care."""
-    if len(path) > 512 or b"%" in path or b"#" in path or not path.isascii():
-        return None
-    return address_of(path.decode())

@@ -7,13 +7,13 @@ this way; all else goes the way of ASGI, and both through the same endpoint.
 import logging
 from typing import Any, Final, TypeAlias
 
-from service.api.answer import Ready, Stream, ready
+from service.api.admission import ADMITTED
+from service.api.answer import Answer, Ready, Stream, ready
 from service.api.batching import Part
-from service.api.front import ADMITTED, Front, Lookups
-from service.api.lookup import Address
-from service.api.question import Question
+from service.api.front import Front
+from service.api.short import Large
 from service.errors import Overloaded
-from service.server.heads import END, Heads, Known, is_lookup, read_known
+from service.server.heads import END, Heads, Known, may_be_short, read_known
 from service.server.protocol import is_open
 from service.server.rounds import round_of
 from service.server.writing import WritingProtocol
@@ -40,9 +40,9 @@ class Wire(WritingProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  (uvicorn's)
         super().__init__(*arguments, **named)
         assert isinstance(self.app, Front)  # noqa: S101
-        self._lookups: Lookups = self.app.lookups
+        self._front: Front = self.app
         self._heads = Heads.of(self.app)
-        self._admission = self._lookups.admission
+        self._admission = self.app.lookups.admission
         self._round = round_of(self.loop)
         self._packet = b""
         self._unparsed = b""
@@ -134,7 +134,7 @@ class Wire(WritingProtocol):
         asked, self._asked, self._is_waiting = self._asked, None, False
         assert asked is not None  # noqa: S101
         try:
-            self._is_written(ready(self._lookups.refuse(asked[0].head.address)))
+            self._is_written(ready(asked[0].asked.refuse()))
         except Exception:  # noqa: BLE001  (others are refused behind it)
             _log.exception("a lookup could not be refused")
             self.transport.abort()
@@ -162,7 +162,7 @@ class Wire(WritingProtocol):
         try:
             answer = self._found(asked) if found is None else found
             if not self._is_written(answer):
-                self._answer_large(asked[0].head.address, answer)
+                self._answer_large(answer)
                 return
         except Exception:  # noqa: BLE001  (those answered together with it must not suffer)
             _log.exception("a lookup could not be answered")
@@ -184,33 +184,33 @@ class Wire(WritingProtocol):
             self._has_place = False
             self._admission.leave()
 
-    def _found(self, asked: Asked) -> Ready | Question:
+    def _found(self, asked: Asked) -> Ready | Large:
         """The answer to a request by itself."""
         known, packet, start = asked
-        found, prepared = self._lookups.answer_now(known.head, packet[start:])
+        found, prepared = known.asked.answer_now(packet[start:])
         if prepared is not None:
             known.prepared = prepared
-        return found if isinstance(found, Question) else ready(found)
+        return ready(found) if isinstance(found, Answer) else found
 
-    def _is_written(self, found: Ready | Question) -> bool:
+    def _is_written(self, found: Ready | Large) -> bool:
         """Writes an answer that is not large; False for the others."""
-        if isinstance(found, Question) or isinstance(found.body, Stream):
+        if not isinstance(found, Ready) or isinstance(found.body, Stream):
             return False
         self.write(found.head, found.length, found.body)
         return True
 
-    def _answer_large(self, address: Address, found: Ready | Question) -> None:
+    def _answer_large(self, found: Ready | Large) -> None:
         """Begins an answer in turns, for a request that has its place."""
-        if isinstance(found, Question):
-            task = self.loop.create_task(self._answer_question(address, found))
+        if isinstance(found, Ready):
+            self._send(found)
+        else:
+            task = self.loop.create_task(self._answer_in_turns(found))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
-        else:
-            self._send(found)
 
-    async def _answer_question(self, address: Address, question: Question) -> None:
+    async def _answer_in_turns(self, asked: Large) -> None:
         try:
-            self._send(ready(await self._lookups.answer_in_turns(address, question)))
+            self._send(ready(await asked.in_turns()))
         except BaseException:  # a stop that does not wait any longer, or no memory
             self._leave()
             self.transport.abort()
@@ -292,12 +292,12 @@ class Wire(WritingProtocol):
     def _short_way(self) -> Known | None:
         """What a head says that may be answered here: that of a whole small lookup, without special wishes."""
         parser = self.parser
-        if not is_lookup(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
+        if not may_be_short(self.url) or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return None
         special = self.expect_100_continue or parser.should_upgrade() or not parser.should_keep_alive()
         if special or self.answers() or self.flow.write_paused or self._in_packet >= _MOST_IN_PACKET:
             return None
-        return read_known(self.url, self.headers)
+        return read_known(self._front, self.url, self.headers)
 
     def _make_scope(self) -> None:
         """What uvicorn does at the beginning of a request; most need no scope."""

@@ -15,6 +15,7 @@ from service.api.app import Service, create_service
 from service.api.authorization import Tokens
 from service.api.forwarding import Forwarding
 from service.api.guard import closed
+from service.dialects import dialects_of
 from service.metrics import Counters, SharedCounters
 from service.registry import TableRegistry
 from service.server.accepting import Share, Shares
@@ -58,7 +59,9 @@ def prepare(settings: Settings, admin_at: str) -> Prepared:
     )
     counters = Counters(SharedCounters(settings.workers), 0)
     forwarding = _forwarding(settings, admin_at) if settings.admin_port is None else closed
-    service = create_service(settings, registry, watcher, counters, admin=lambda _: forwarding)
+    service = create_service(
+        settings, registry, watcher, counters, admin=lambda _: forwarding, dialects=dialects_of(settings)
+    )
     return Prepared(settings, watcher, counters, service, Shares(settings.workers))
 
 
