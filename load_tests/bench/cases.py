@@ -37,7 +37,9 @@ def _of_size(count: int) -> Iterator[Case]:
     yield Case("ours", "JSON warm", count)
     yield Case("usual FastAPI", "JSON", count)
     yield Case("ours without cache", "JSON cold", count)
+    yield Case("ours", "V2 JSON", count)
     yield Case("MLServer", "V2 JSON", count)
+    yield Case("ours", "V2 binary", count)
     yield Case("Triton", "V2 binary", count)
 
 

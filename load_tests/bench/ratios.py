@@ -76,6 +76,9 @@ PROMISES: Final = (
         22,
         30,
     ),
+    Promise("64 ids, V2 binary, against raw", Case("ours", "V2 binary", 64), Case("ours", "raw", 64), 0.6, 0.9),
+    Promise("64 ids, V2 binary, against Triton", Case("ours", "V2 binary", 64), Case("Triton", "V2 binary", 64), 3, 5),
+    Promise("64 ids, V2 JSON, against MLServer", Case("ours", "V2 JSON", 64), Case("MLServer", "V2 JSON", 64), 9, 12),
     Promise(
         "64 ids, raw, mean-pooled, against the floor with 512 bytes",
         Case("ours", "raw mean-pooled", 64),

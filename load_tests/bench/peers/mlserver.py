@@ -7,17 +7,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import orjson
-
-from load_tests.bench import loads, wire
+from load_tests.bench import loads, v2
 from load_tests.bench.data import Data
 from load_tests.bench.peers.common import Peer, Variant, said_by
 from load_tests.bench.processes import ROOT, Server, free_port, started
-from service.types import IdArray, RowArray
 
 _BIN: Final = ROOT / ".venv-peers" / "bin"
 _RUNTIME: Final = ROOT / "load_tests" / "bench" / "applications" / "mlserver_rows.py"
@@ -51,20 +48,10 @@ def _versions() -> dict[str, str]:
     return {"mlserver": said_by(str(_BIN / "python"), "-c", program)}
 
 
-def _infer(ids: IdArray) -> bytes:
-    tensor = {"name": "ids", "shape": [len(ids)], "datatype": "INT64", "data": ids.tolist()}
-    return wire.post("/v2/models/rows/infer", "application/json", orjson.dumps({"inputs": [tensor]}))
-
-
-def _is_tensor(body: bytes, rows: RowArray) -> bool:
-    tensor = orjson.loads(body)["outputs"][0]
-    return bool(np.array_equal(np.array(tensor["data"], np.float32).reshape(tensor["shape"]), rows))
-
-
 MLSERVER: Final = Peer(
     missing=_missing,
     versions=_versions,
     start=_start,
     load=loads.HTTP,
-    variants={"V2 JSON": Variant(_infer, _is_tensor)},
+    variants={"V2 JSON": Variant(partial(v2.json, model="rows"), v2.is_tensor)},
 )

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import orjson
 
-from load_tests.bench import loads, wire
+from load_tests.bench import loads, v2, wire
 from load_tests.bench.data import TABLE, Data
 from load_tests.bench.peers.common import Peer, Variant, never, packages
 from load_tests.bench.processes import Server, free_port, started
@@ -81,6 +81,8 @@ OURS: Final = _peer(
         "npy": Variant(_npy, _is_npy),
         "JSON warm": Variant(_json, _is_numbers),
         "JSON base64": Variant(partial(_json, encoding="base64"), _is_base64),
+        "V2 binary": Variant(partial(v2.binary, model=TABLE), v2.ends_with_rows),
+        "V2 JSON": Variant(partial(v2.json, model=TABLE), v2.is_tensor),
         "raw mean-pooled": Variant(partial(_octets, path=f"{_PATH}?pooling=mean"), _is_mean),
     },
 )

@@ -7,16 +7,14 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import orjson
-
-from load_tests.bench import loads, wire
+from load_tests.bench import loads, v2
 from load_tests.bench.data import DIM, Data
 from load_tests.bench.peers.common import Peer, Variant, said_by
 from load_tests.bench.processes import ROOT, Server, free_port, started
-from service.types import IdArray, RowArray
 
 _PROGRAM: Final = "tritonserver"
 _VENV: Final = ROOT / ".venv-triton"
@@ -84,25 +82,10 @@ def _versions() -> dict[str, str]:
     return {"nvidia-pytriton": said_by(str(_VENV / "bin" / "python"), "-c", asked)}
 
 
-def _infer(ids: IdArray) -> bytes:
-    octets = ids.astype("<i8").tobytes()
-    parameters = {"binary_data_size": len(octets)}
-    tensor = {"name": "ids", "shape": [len(ids)], "datatype": "INT64", "parameters": parameters}
-    asked = {"name": "vectors", "parameters": {"binary_data": True}}
-    head = orjson.dumps({"inputs": [tensor], "outputs": [asked]})
-    length = {"Inference-Header-Content-Length": str(len(head))}
-    return wire.post("/v2/models/rows/infer", "application/octet-stream", head + octets, **length)
-
-
-def _ends_with_rows(body: bytes, rows: RowArray) -> bool:
-    """The tensor comes after a head of JSON, whose length is in a header."""
-    return body.endswith(rows.tobytes())
-
-
 TRITON: Final = Peer(
     missing=_missing,
     versions=_versions,
     start=_start,
     load=loads.HTTP,
-    variants={"V2 binary": Variant(_infer, _ends_with_rows)},
+    variants={"V2 binary": Variant(partial(v2.binary, model="rows"), v2.ends_with_rows)},
 )
