@@ -27,7 +27,7 @@ class TextModel:
     all weigh 1.
     """
 
-    tokenizer: bytes
+    tokenizer: bytes | None
     settings: TextSettings
     weights: WeightArray | None = None
 

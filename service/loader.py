@@ -8,6 +8,7 @@ from service.registry import LoadedTable
 from service.rowtexts import RowTexts
 from service.store import TableStore
 from service.table import EmbeddingTable
+from service.texts import TextReader
 from service.types import TableVersion
 from service.vocabulary import Vocabulary
 
@@ -40,5 +41,6 @@ def load(
         unk_id=manifest.unk_id,
         on_oov=manifest.on_oov,
         texts=make_texts(rows),
+        reader=TextReader.of(folder.text()),
     )
     return LoadedTable(table, manifest, fetching.backend, folder.identity())

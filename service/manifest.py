@@ -42,16 +42,19 @@ class Rounding(BaseModel):
 
 
 class TextSettings(BaseModel):
-    """How a static text model makes a vector of a text, beyond its tokenizer and the weights of its tokens.
+    """How a vector is made of a text, beyond the tokenizer and the weights of its tokens.
 
     The text, cut to `max_characters` and behind `prompt`, is tokenised without special tokens, cut to `max_tokens`;
-    the ids in `dropped_ids` are left out. The vector is the mean of the rows (each times its weight), zeros for no
-    row, then L2-normalised if `normalize`, then cut to its first `dimensions` numbers.
+    the ids in `dropped_ids` are left out. The vector is the mean of the rows (each times its weight) or another
+    `pooling` of them, zeros for no row, then L2-normalised if `normalize`, then cut to its first `dimensions` numbers.
+    With the tokenizer `whitespace` the tokens are those of the vocabulary, as they stand between white space.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     normalize: bool
+    tokenizer: Literal["tokenizer.json", "whitespace"] = "tokenizer.json"
+    pooling: Literal["mean", "sum", "max", "sqrtn"] = "mean"
     prompt: str = ""
     max_characters: Annotated[int, Field(ge=0)] | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None

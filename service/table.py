@@ -11,6 +11,7 @@ from service.errors import NotRepresentable, NoUnknownRow, NoVocabulary, OutOfVo
 from service.padding import Cells, pad, truncate
 from service.pooling import pool
 from service.rowtexts import RowTexts
+from service.texts import BETWEEN_BLANKS, TextReader
 from service.types import (
     DEFAULT_OPTIONS,
     IdArray,
@@ -42,7 +43,8 @@ class EmbeddingTable:
     """One version's rows, immutable, with Keras `Embedding` semantics. Safe to use from several threads.
 
     `padding_id` is masked in every answer (Keras `mask_zero` is padding_id 0), `unk_id` is the row that the
-    rule `unk` gives, `on_oov` the rule for requests that name none.
+    rule `unk` gives, `on_oov` the rule for requests that name none. `texts` are those of its rows,
+    `reader` reads those of clients.
     """
 
     identity: TableVersion
@@ -52,6 +54,7 @@ class EmbeddingTable:
     unk_id: int | None = None
     on_oov: OovRule = "error"
     texts: RowTexts | None = None
+    reader: TextReader = BETWEEN_BLANKS
     num_embeddings: int = field(init=False)
     embedding_dim: int = field(init=False)
 
@@ -62,6 +65,12 @@ class EmbeddingTable:
     @property
     def dtype(self) -> str:
         return self.backend.dtype
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether there is a vector for a text."""
+        has_tokens = self.reader.tokenize is not None or self.vocabulary is not None
+        return has_tokens and self.reader.why_not is None
 
     def result_shape(self, request: LookupRequest) -> tuple[int, ...]:
         """The shape that the vectors of `lookup(request)` have, without looking anything up."""

@@ -68,7 +68,7 @@ class VersionFolder:
         return self.verify()
 
     def _write_text(self, text: TextModel, rows: int) -> dict[str, FileRecord]:
-        files = {_TOKENIZER: self._write_file(_TOKENIZER, text.tokenizer)}
+        files = {} if text.tokenizer is None else {_TOKENIZER: self._write_file(_TOKENIZER, text.tokenizer)}
         if text.weights is not None:
             if text.weights.shape != (rows,) or not np.isfinite(text.weights).all():
                 raise InvalidTable(f"the weights of tokens are not {rows} finite numbers")
@@ -186,7 +186,8 @@ class VersionFolder:
         manifest = self.manifest()
         if manifest.text is None:
             return None
-        tokenizer = self._opened(_TOKENIZER, Path.read_bytes)
+        has_file = _TOKENIZER in manifest.files
+        tokenizer = self._opened(_TOKENIZER, Path.read_bytes) if has_file else None
         if _WEIGHTS not in manifest.files:
             return TextModel(tokenizer, manifest.text)
         rows = manifest.num_embeddings
@@ -207,7 +208,8 @@ def _belonging(manifest: Manifest) -> tuple[set[str], set[str]]:
     if manifest.dtype == "int8":
         needed.add(_SCALES)
     if manifest.text is not None:
-        needed.add(_TOKENIZER)
+        if manifest.text.tokenizer == _TOKENIZER:
+            needed.add(_TOKENIZER)
         optional.add(_WEIGHTS)
     return needed, optional
 

@@ -37,6 +37,7 @@ ROOMS: Final[Mapping[str, int]] = {
             "switchfile",
             "table",
             "tablefolder",
+            "texts",
             "textshares",
             "tokenlines",
             "version",

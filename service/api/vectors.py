@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Iterator
+from itertools import accumulate
+from operator import mul
 
 import numpy as np
 import orjson
 
 from service.api.answer import Buffer, Stream
 from service.api.encodings import octets
-from service.api.json_text import PIECE, array_text
+from service.api.json_text import PIECE, array_text, rows_text
 from service.api.media import OCTETS
 from service.api.row_encodings import row_body
-from service.rowtexts import RowTexts
+from service.rowtexts import BETWEEN, RowTexts
 from service.table import EmbeddingTable
 from service.types import LookupRequest, LookupResult, MaskArray, Selection
 
@@ -63,6 +65,46 @@ class Vectors:
             else:
                 yield b",".join(_texts(texts, part))
         yield b"]"
+
+    def nested_text(self) -> Iterator[Buffer]:
+        """All numbers as JSON arrays in arrays, as their shape has them."""
+        found, table = self._found, self._table
+        if isinstance(found, LookupResult):
+            yield from array_text(found.vectors)
+        elif len(found.ids) == 0:
+            yield from array_text(table.result(found).vectors)
+        elif table.texts is None:
+            rows = lambda first, end: table.rows(found.part(first, end))  # noqa: E731
+            yield from rows_text(rows, found.shape, table.embedding_dim)
+        else:
+            yield from _nested(table.texts, found, max(1, PIECE // table.embedding_dim))
+
+
+def _nested(texts: RowTexts, selection: Selection, step: int) -> Iterator[Buffer]:
+    """About `step` rows at a time: whole sequences, or a part of a longer one."""
+    shape, rows = selection.shape, len(selection.ids)
+    length, depth = shape[-1], len(shape) + 1
+    spans = list(accumulate(reversed(shape[1:]), mul))
+    yield b"[" * depth
+    first = 0
+    while first < rows:
+        whole = first + step // length * length
+        end = min(whole, rows) if length <= step else min(first + step, (first // length + 1) * length)
+        yield from _sequences(_texts(texts, selection.part(first, end)), first, length, spans)
+        first = end
+    yield b"]" * depth
+
+
+def _sequences(listed: list[bytes], first: int, length: int, spans: list[int]) -> Iterator[Buffer]:
+    """The texts of rows, the first of which is at this position, with what stands before each sequence."""
+    for at in range(0, len(listed), length):
+        position = first + at
+        if position % length:
+            yield BETWEEN
+        elif position:
+            closed = 1 + sum(position % span == 0 for span in spans)
+            yield b"]" * closed + b"," + b"[" * closed
+        yield BETWEEN.join(listed[at : at + length])
 
 
 def _texts(texts: RowTexts, selection: Selection) -> list[bytes]:

@@ -9,13 +9,16 @@ from service.settings import Settings
 
 MAKERS: Final[dict[str, str]] = {
     "v2": "service.dialects.v2.http:dialect",
+    "openai": "service.dialects.openai:dialect",
+    "tensorflow": "service.dialects.tensorflow:dialect",
+    "tei": "service.dialects.tei:dialect",
 }
 """The function that makes each, given what is served."""
 
 
 def dialects_of(settings: Settings) -> Callable[[Served], Sequence[Dialect]]:
     """What makes those that the settings name."""
-    return lambda served: [_made(MAKERS[name], served) for name in settings.spoken() if name in MAKERS]
+    return lambda served: [_made(MAKERS[name], served) for name in settings.spoken()]
 
 
 def _made(where: str, served: Served) -> Dialect:
