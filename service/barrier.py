@@ -31,7 +31,10 @@ class Barrier(Protocol):
         """
 
     async def commit(self, targets: Mapping[str, int]) -> int:
-        """Has every worker serve what was prepared; how many do, on return. A worker that cannot is replaced."""
+        """Has every worker serve what was prepared; how many do, on return. A worker that cannot is replaced.
+
+        What was not prepared is taken from the store, UNLOADED too.
+        """
 
     async def abandon(self) -> None:
         """Has every worker let go of what was prepared."""

@@ -1,4 +1,7 @@
-"""A table's history: every activation, and every deleted version so that no number is given twice. No files."""
+"""A table's history: every activation and unloading, and every deleted version, so that no number is given twice.
+
+No files.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -37,7 +40,17 @@ class Deletion(BaseModel):
     by: _Name
 
 
-Event = Activation | Deletion
+class Unloading(BaseModel):
+    """Version `unloaded` was active until `time`; from then on none is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    unloaded: Annotated[int, Field(ge=1)]
+    time: AwareDatetime
+    by: _Name
+
+
+Event = Activation | Deletion | Unloading
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
@@ -61,13 +74,14 @@ def dump(events: Sequence[Event]) -> str:
 
 
 def committed(events: Sequence[Event], active: int | None) -> list[Event]:
-    """`events` without a last activation that never came into force.
+    """`events` without a last activation or unloading that never came into force.
 
-    An activation is written down before it is committed; a crash between the two leaves a last line that
-    names another version than the active one.
+    Both are written down before they are committed; a crash between the two leaves a last line that says something
+    else than what is in force.
     """
-    last = next((event for event in reversed(events) if isinstance(event, Activation)), None)
-    return [event for event in events if event is not last or last.version == active]
+    last = next((event for event in reversed(events) if isinstance(event, Activation | Unloading)), None)
+    made = last.version if isinstance(last, Activation) else None
+    return [event for event in events if event is not last or made == active]
 
 
 def before(events: Sequence[Event]) -> int | None:
@@ -77,5 +91,10 @@ def before(events: Sequence[Event]) -> int | None:
 
 def highest(events: Sequence[Event]) -> int:
     """The highest version number that the history names; 0 for an empty one."""
-    numbers = (event.version if isinstance(event, Activation) else event.deleted for event in events)
-    return max(numbers, default=0)
+    return max(map(_number, events), default=0)
+
+
+def _number(event: Event) -> int:
+    if isinstance(event, Activation):
+        return event.version
+    return event.deleted if isinstance(event, Deletion) else event.unloaded

@@ -16,7 +16,7 @@ from service.barrier import Barrier, WorkerState
 from service.errors import InForce, InvalidRequest, ServiceError
 from service.imported import ImportedTable
 from service.loader import load
-from service.store import Pruned, Switch, TableStore
+from service.store import UNLOADED, Pruned, Switch, TableStore
 from service.types import TableVersion
 
 MOST_TABLES: Final = 256
@@ -68,6 +68,17 @@ class Steward:
         await asyncio.to_thread(self.store.verify, TableVersion(table, target))
         async with self._turn:
             return await self._switch({table: target}, "rollback", by, started)
+
+    async def unload(self, table: str, by: str) -> int:
+        """Has no version of a table in force, in no worker on return; the one that was.
+
+        Raises TableNotFound, Conflict where there is none, InsufficientStorage.
+        """
+        async with self._turn:
+            version = await asyncio.to_thread(self.store.unload, table, f"unload by {by}")
+            await self._barrier.commit({table: UNLOADED})
+        _record(by, "unload", table, version, None)
+        return version
 
     async def _switch(self, targets: Mapping[str, int], verb: str, by: str, started: float) -> Activated:
         await self._barrier.prepare(targets)

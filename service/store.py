@@ -21,15 +21,15 @@ from service.errors import (
     TableNotFound,
     VersionNotFound,
 )
-from service.history import Activation, Deletion, Event
+from service.history import Activation, Deletion, Event, Unloading
 from service.imported import ImportedTable
 from service.manifest import Manifest
 from service.systemerrors import disk_full
-from service.tablefolder import LABEL_NAME, TABLE_NAME, TableFolder, parse_version
+from service.tablefolder import LABEL_NAME, TABLE_NAME, UNLOADED, TableFolder, parse_version
 from service.types import TableVersion
 from service.version import VersionFolder
 
-__all__ = ["Progress", "Pruned", "Switch", "TableStore", "parse_version"]
+__all__ = ["UNLOADED", "Progress", "Pruned", "Switch", "TableStore", "parse_version"]
 
 _PATIENCE: Final = 30.0  # seconds; a change takes a few milliseconds
 _LONGEST_LOOK: Final = 10  # readings of all active versions; each finds that a switch came in between
@@ -90,6 +90,8 @@ class TableStore:
 
     def active_versions(self, tables: Sequence[str]) -> dict[str, int | Conflict | None]:
         """The version in force of each of these tables, all at one instant; for one that cannot be read, the reason.
+
+        UNLOADED stands for none by decision, None for a table that was never active.
 
         A switch of several tables is seen in all of them or in none. Locks nothing: it reads until two readings
         agree, so that it is right over a network file system as well. Raises Conflict where it cannot be told whether
@@ -190,6 +192,17 @@ class TableStore:
         """
         self.verify(TableVersion(table, version))
         return self.switch({table: version}, by)[0]
+
+    def unload(self, table: str, by: str = "unload") -> int:
+        """Has no version in force until the next activation; the one that was. Raises TableNotFound, Conflict."""
+        self.versions(table)
+        with self._changing(table):
+            active = self._active(table)
+            if active is None:
+                raise Conflict(f"table {table!r} has no active version")
+            self._add_event(table, Unloading(unloaded=active, time=datetime.now(UTC), by=by))
+            self._folder(table).set_current(UNLOADED)
+            return active
 
     def rollback(self, table: str, by: str = "rollback") -> Switch:
         """Activates the version that was active before; twice swaps back. Raises Conflict where there is none."""
@@ -408,7 +421,7 @@ class TableStore:
         active = self._look([table])[table]
         if isinstance(active, Conflict):
             raise active
-        return active
+        return active or None
 
     def _is_active(self, version: TableVersion) -> bool:
         try:

@@ -21,6 +21,9 @@ TABLE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LABEL_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _VERSION_NAME: Final = re.compile(r"[1-9][0-9]{0,17}")
 
+UNLOADED: Final = 0
+"""What stands for the active version where a table was unloaded: none is, and none of before is served on."""
+_NONE: Final = "none"
 _CURRENT: Final = "CURRENT"
 _HISTORY: Final = "history.jsonl"
 _LABELS: Final = "labels.json"
@@ -72,10 +75,12 @@ class TableFolder:
             return True
 
     def current(self) -> int | None:
-        """What `CURRENT` names, None without one; raises Conflict."""
+        """What `CURRENT` names, UNLOADED where it says that there is none, None without one; raises Conflict."""
         text = self._read(_CURRENT)
         if text is None:
             return None
+        if text == f"{_NONE}\n":
+            return UNLOADED
         version = parse_version(text[:-1]) if text.endswith("\n") else None
         if version is None:
             raise Conflict(f"{_CURRENT} of table {self.name!r} holds {text[:40]!r} instead of a version")
@@ -109,8 +114,8 @@ class TableFolder:
     # Writing, in the table's lock
 
     def set_current(self, version: int) -> None:
-        """Replaces `CURRENT`."""
-        durable.replace_file(self.path / _CURRENT, f"{version}\n".encode())
+        """Replaces `CURRENT`; the version may be UNLOADED."""
+        durable.replace_file(self.path / _CURRENT, f"{version or _NONE}\n".encode())
 
     def set_labels(self, labels: Mapping[str, int]) -> None:
         """Replaces all labels."""

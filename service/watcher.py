@@ -18,7 +18,7 @@ from service.backends import NUMPY, Fetching
 from service.errors import Conflict, ServiceError
 from service.opened import OpenedVersions
 from service.registry import Entry, LoadedTable, TableRegistry, TableState, failed
-from service.store import TableStore
+from service.store import UNLOADED, TableStore
 from service.systemerrors import reason_of
 from service.table import EmbeddingTable
 from service.types import TableVersion
@@ -158,6 +158,8 @@ class StoreWatcher:
         """What `entry` should be when this version is active."""
         if isinstance(active, Conflict):
             return failed(entry, None, str(active))
+        if active == UNLOADED:
+            return Entry(entry.name, None, TableState.AVAILABLE, reason="it was unloaded")
         if active is None:
             idle = Entry(entry.name, None, TableState.AVAILABLE, reason="no version is active")
             return idle if entry.loaded is None else failed(entry, None, "the store names no active version")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from service.api.admin_schemas import HistoryEvent, TableDetail, TableLine, VersionSummary, WorkerInfo
 from service.barrier import WorkerState
 from service.errors import Conflict, TableNotFound
-from service.history import Activation, Event
+from service.history import Activation, Deletion, Event
 from service.store import TableStore
 from service.systemerrors import reason_of
 from service.types import TableVersion
@@ -68,14 +68,10 @@ def _version(store: TableStore, chosen: TableVersion, active: int | None, labels
 
 
 def _event(event: Event) -> HistoryEvent:
+    time, by = event.time.isoformat(), event.by
     if isinstance(event, Activation):
-        kind, version, previous = "activation", event.version, event.previous
-    else:
-        kind, version, previous = "deletion", event.deleted, None
-    return HistoryEvent(
-        event=kind,  # type: ignore[arg-type]  # one of the two
-        version=version,
-        previous_version=previous,
-        time=event.time.isoformat(),
-        by=event.by,
-    )
+        previous = event.previous
+        return HistoryEvent(event="activation", version=event.version, previous_version=previous, time=time, by=by)
+    if isinstance(event, Deletion):
+        return HistoryEvent(event="deletion", version=event.deleted, previous_version=None, time=time, by=by)
+    return HistoryEvent(event="unloading", version=event.unloaded, previous_version=None, time=time, by=by)

@@ -161,7 +161,7 @@ class VersionSummary(BaseModel):
 class HistoryEvent(BaseModel):
     """An activation of `version` in the place of `previous_version`, or a deletion of `version`."""
 
-    event: Literal["activation", "deletion"]
+    event: Literal["activation", "deletion", "unloading"]
     version: int
     previous_version: int | None
     time: str

@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
+import orjson
+from starlette.types import ASGIApp
+
 from service.api.admission import ADMITTED, Admission
-from service.api.answer import Answer, Receive, Scope, Send, send_answer
+from service.api.answer import PROBLEM, Answer, Message, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected, read_body
-from service.api.errors import fault
+from service.api.errors import Told, fault
 from service.api.limits import Limits
 from service.api.short import Asked
 from service.errors import MethodNotAllowed, OutOfVocabulary, Overloaded, RouteNotFound, ServiceError
@@ -106,7 +109,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One protocol. Whatever begins with `prefix`, if it has one, is answered in its form, found or not.
+    """One protocol. Whatever begins with one of its `prefixes` is answered in its form, found or not.
 
     `short` reads heads of requests that may be answered where their last byte arrives: target and header fields.
     """
@@ -115,7 +118,7 @@ class Dialect:
     title: str
     routes: Sequence[Route]
     problem: Problem
-    prefix: str | None = None
+    prefixes: Sequence[str] = ()
     short: Callable[[bytes, Sequence[tuple[bytes, bytes]]], Asked | None] | None = None
 
 
@@ -146,7 +149,7 @@ class Dialects:
             if match is not None:
                 return Found(dialect, routes, match.groupdict())
         for dialect in self.all:
-            if dialect.prefix is not None and (path == dialect.prefix or path.startswith(f"{dialect.prefix}/")):
+            if path.startswith(tuple(dialect.prefixes)):
                 return Found(dialect, {}, {})
         return None
 
@@ -179,6 +182,34 @@ class Dialects:
         except Exception as error:  # noqa: BLE001  (the last line: a fault of ours must not be a lost connection)
             answer = self._served.problem(dialect.problem, error)
         await send_answer(send, answer if counted is None else self._served.counted(counted, call.table, answer))
+
+
+class Retelling:
+    """The admin API for addresses of other protocols too: problems are told in theirs."""
+
+    def __init__(self, admin: ASGIApp, dialects: Dialects) -> None:
+        self._admin = admin
+        self._dialects = dialects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._dialects.find(scope["path"]) if scope["type"] == "http" else None
+        if found is None:
+            await self._admin(scope, receive, send)
+            return
+        start: Message = {}
+        problem = bytearray()
+
+        async def retold(message: Message) -> None:
+            if message["type"] == "http.response.start" and (b"content-type", PROBLEM) in message["headers"]:
+                start.update(message)
+            elif not start:
+                await send(message)
+            else:
+                problem.extend(message.get("body", b""))
+
+        await self._admin(scope, receive, retold)
+        if start:
+            await send_answer(send, found.dialect.problem(Told(orjson.loads(problem))))
 
 
 def _by_pattern(routes: Iterable[Route]) -> dict[str, dict[str, Route]]:

@@ -76,6 +76,21 @@ class Fault(ServiceError):
         return {"request_id": self.request_id}
 
 
+class Told(ServiceError):
+    """An error as a process of the service has told of it, for who tells of it in other words."""
+
+    def __init__(self, content: Mapping[str, object]) -> None:
+        super().__init__(str(content["detail"]))
+        self.code = str(content["code"])  # type: ignore[misc]  # elsewhere that of a class
+        self._members = {name: value for name, value in content.items() if name not in _OF_ALL}
+
+    def members(self) -> Mapping[str, object]:
+        return self._members
+
+
+_OF_ALL: Final = frozenset({"type", "title", "status", "detail", "code"})
+
+
 def fault(error: Exception) -> Fault:
     """Logs an error that is a fault of ours; what is told of it has nothing of its text."""
     found = Fault(uuid.uuid4().hex)

@@ -10,9 +10,9 @@ from starlette.types import ASGIApp
 from service.api.admission import ADMITTED, Admission
 from service.api.answer import Answer, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
-from service.api.dialect import Dialects
+from service.api.dialect import Dialects, Retelling
 from service.api.errors import internal, problem
-from service.api.guard import PREFIX as ADMIN
+from service.api.guard import is_admin
 from service.api.lookup import Address, Head, LookupEndpoint, address_of, read_head
 from service.api.media import header_fields
 from service.api.multi_lookup import PATH as MULTI_PATH
@@ -160,7 +160,7 @@ class Front:
         self.lookups = lookups
         self.dialects = dialects
         self._behind = behind
-        self._admin = admin
+        self._admin = Retelling(admin, dialects)
 
     def asked(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> Asked | None:
         """What the head of a POST says, if it is a lookup that may be answered on the short way."""
@@ -188,7 +188,7 @@ class Front:
         address = route_of(path)
         if address is not None:
             await self.lookups.serve(address, scope, receive, send)
-        elif path.startswith(ADMIN):
+        elif is_admin(path):
             await self._admin(scope, receive, send)
         elif (found := self.dialects.find(path)) is not None:
             await self.dialects.serve(found, scope, receive, send)

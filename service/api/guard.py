@@ -1,5 +1,6 @@
 """The door of the admin API: who comes in is known by name, before a byte of the body is read."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,13 @@ PREFIX: Final = "/v1/admin/"
 _CALLER: Final = "embedding.caller"
 _OPEN: Final = frozenset({"/health/live"})
 """What is answered beside the admin API, for probes of a port of its own."""
+_VERBS: Final = re.compile(r"/v2/repository/models/[^/]+/(load|unload)")
+"""Addresses of another protocol that belong to the admin API, whichever port that has."""
+
+
+def is_admin(path: str) -> bool:
+    """Whether only the steward answers there."""
+    return path.startswith(PREFIX) or _VERBS.fullmatch(path) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         path = scope["path"]
-        if path.startswith(PREFIX):
+        if is_admin(path):
             scope[_CALLER] = Caller(self._authorize(scope), self._steward)
         elif path not in _OPEN:
             raise RouteNotFound(f"nothing is served at {path!r}; this is the admin API")

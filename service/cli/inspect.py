@@ -175,6 +175,8 @@ def _origin(version: dict[str, Any]) -> str:
 def _what(event: dict[str, Any]) -> str:
     if "deleted" in event:
         return f"version {event['deleted']} deleted"
+    if "unloaded" in event:
+        return f"version {event['unloaded']} unloaded"
     before = "" if event["previous"] is None else f" after {event['previous']}"
     return f"version {event['version']} active{before}"
 

@@ -11,10 +11,11 @@ from datetime import timedelta
 from typing import Final, TypeAlias
 
 import uvloop
-from starlette.types import ASGIApp
 
 from service import background
+from service.api.app import Service
 from service.api.authorization import Tokens, local_user
+from service.api.dialect import Retelling
 from service.api.guard import Guard
 from service.server.asking import AskedWorkers
 from service.server.control import Channel, Message
@@ -29,19 +30,19 @@ _HOUSEKEEPING: Final = 5.0  # seconds
 _Servers: TypeAlias = list[tuple[ChildServer, list[socket.socket]]]
 
 
-def run_steward(settings: Settings, behind: ASGIApp, sockets: Sockets, channel: Channel) -> None:
-    """Serves the admin routes of `behind` until SIGTERM, or until the supervisor is gone."""
+def run_steward(settings: Settings, service: Service, sockets: Sockets, channel: Channel) -> None:
+    """Serves the admin routes of a service until SIGTERM, or until the supervisor is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, behind, sockets, channel))
+        runner.run(_serve(settings, service, sockets, channel))
 
 
-async def _serve(settings: Settings, behind: ASGIApp, sockets: Sockets, channel: Channel) -> None:
+async def _serve(settings: Settings, service: Service, sockets: Sockets, channel: Channel) -> None:
     workers = AskedWorkers(channel, settings.prepare_seconds)
     store = TableStore(settings.store, timedelta(seconds=settings.delete_grace_seconds), background.sha256)
     steward = Steward(store, workers)
-    servers = _servers(settings, behind, sockets, steward)
+    servers = _servers(settings, service, sockets, steward)
     loop = asyncio.get_running_loop()
     loop.add_reader(channel.fileno(), _on_message, channel, workers, servers)
     loop.add_signal_handler(signal.SIGTERM, _stop, servers)
@@ -51,12 +52,14 @@ async def _serve(settings: Settings, behind: ASGIApp, sockets: Sockets, channel:
     housekeeping.cancel()
 
 
-def _servers(settings: Settings, behind: ASGIApp, sockets: Sockets, steward: Steward) -> _Servers:
+def _servers(settings: Settings, service: Service, sockets: Sockets, steward: Steward) -> _Servers:
     patience = (settings.drain_seconds, settings.client_seconds)
     remote = [listener for listener in (sockets.forwarded, sockets.admin) if listener is not None]
-    servers = [(ChildServer(Guard(behind, steward, Tokens.of(settings)), *patience), remote)]
+    others = service.front.dialects
+    guard = Guard(service.behind, steward, Tokens.of(settings))
+    servers = [(ChildServer(Retelling(guard, others), *patience), remote)]
     if sockets.control is not None:
-        servers.append((ChildServer(Guard(behind, steward, local_user), *patience), [sockets.control]))
+        servers.append((ChildServer(Guard(service.behind, steward, local_user), *patience), [sockets.control]))
     return servers
 
 

@@ -43,9 +43,7 @@ class Supervisor:
             Child(f"worker-{number}", [listener], partial(run_worker, prepared, number, listener))
             for number, listener in enumerate(listeners)
         ]
-        self._steward = Child(
-            "steward", sockets.all(), partial(run_steward, settings, prepared.service.behind, sockets)
-        )
+        self._steward = Child("steward", sockets.all(), partial(run_steward, settings, prepared.service, sockets))
         self._switchboard = Switchboard(self._kill_worker)
         self._selector = selectors.DefaultSelector()
         self._stops = 0

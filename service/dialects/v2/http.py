@@ -13,7 +13,7 @@ from service.api.json_body import JsonBody
 from service.api.prepared import Prepared
 from service.api.short import Large
 from service.dialects.problems import json_answer
-from service.dialects.v2 import models
+from service.dialects.v2 import models, repository
 from service.dialects.v2.answer import HEADER_LENGTH, Work, accepted_coding, compressed
 from service.dialects.v2.body import coding_of, flag, inflated, read_infer
 from service.dialects.v2.problems import problem
@@ -42,9 +42,9 @@ def dialect(served: Served) -> Dialect:
     return Dialect(
         "v2",
         "Open Inference Protocol",
-        [*_health(served), *_described(served), *inferences.routes(), *_index(served)],
+        [*_health(served), *_described(served), *inferences.routes(), *_index(served), *repository.routes()],
         problem,
-        prefix="/v2",
+        prefixes=("/v2/models/", "/v2/repository/", "/v2/health/"),
         short=inferences.asked,
     )
 

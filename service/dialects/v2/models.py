@@ -19,7 +19,7 @@ from service.types import TableVersion
 HTTP_COUNTED: Final = "v2_infer"
 GRPC_COUNTED: Final = "v2_grpc_infer"
 """The names of inferences in the metrics."""
-EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics")
 _PLATFORM: Final = "embedding_table"
 _ANY_RANK: Final = [-1, -1]
 """The protocol has no word for any number of axes: two are what most requests have."""
@@ -174,7 +174,7 @@ async def index(served: Served, *, ready_only: bool) -> list[dict[str, str]]:
             is_active = number == (entry.active_version if served_version is None else served_version)
             state = entry.state if is_active else TableState.AVAILABLE
             if not ready_only or state is TableState.READY:
-                reason = (entry.reason or "") if is_active else ""
+                reason = (entry.reason or "") if is_active or entry.loaded is None else ""
                 found.append({"name": name, "version": str(number), "state": state.value, "reason": reason})
     return found
 
