@@ -105,6 +105,8 @@ def test_a_wrong_row_is_seen_in_every_variant(data: Data, variant: str) -> None:
         "raw": rows.tobytes(),
         "npy": _npy(rows),
         "JSON warm": orjson.dumps({"vectors": rows.tolist()}),
+        "V2 binary": rows.tobytes(),
+        "V2 JSON": orjson.dumps({"outputs": [{"shape": rows.shape, "data": rows.ravel().tolist()}]}),
         "JSON base64": orjson.dumps({"vectors": _base64(rows)}),
         "raw mean-pooled": rows.mean(axis=0).astype("<f4").tobytes(),
     }[variant]

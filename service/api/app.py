@@ -128,13 +128,15 @@ def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:
 
 def _add_dialects(app: FastAPI, dialects: Dialects) -> None:
     async def answer(request: Request) -> Response:
-        found = dialects.find(request.scope["path"])
+        found = dialects.find(request.scope["path"], request.method)
         if found is None:
             raise RouteNotFound(f"nothing is served at {request.scope['path']!r}")
         return _OfDialect(dialects, found)
 
     for dialect in dialects.all:
         for route in dialect.routes:
+            if route.alias:
+                continue
             app.add_api_route(
                 route.path,
                 answer,

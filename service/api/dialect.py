@@ -79,7 +79,8 @@ class Route:
     """A path of a protocol, like `/v2/models/{table}`, where {table} is one segment.
 
     `counted` is the name that lookups have in the metrics; what has none looks nothing up and is always admitted.
-    `summary`, `name` and `schema`, the JSON schema of the body, are for the documentation.
+    `summary`, `name` and `schema`, the JSON schema of the body, are for the documentation. An alias is another address
+    for some clients: it is not documented, and not there for other methods.
     """
 
     method: str
@@ -89,6 +90,7 @@ class Route:
     name: str
     counted: str | None = None
     schema: Mapping[str, object] | None = None
+    alias: bool = False
 
     def operation(self) -> dict[str, object]:
         """What OpenAPI says of it beside its summary."""
@@ -142,11 +144,11 @@ class Dialects:
             for pattern, routes in _by_pattern(dialect.routes).items()
         ]
 
-    def find(self, path: str) -> Found | None:
+    def find(self, path: str, method: str) -> Found | None:
         """What is at an address; None where it belongs to none of the protocols."""
         for pattern, dialect, routes in self._paths:
             match = pattern.fullmatch(path)
-            if match is not None:
+            if match is not None and (method in routes or not any(route.alias for route in routes.values())):
                 return Found(dialect, routes, match.groupdict())
         for dialect in self.all:
             if path.startswith(tuple(dialect.prefixes)):
@@ -192,7 +194,7 @@ class Retelling:
         self._dialects = dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._dialects.find(scope["path"]) if scope["type"] == "http" else None
+        found = self._dialects.find(scope["path"], scope["method"]) if scope["type"] == "http" else None
         if found is None:
             await self._admin(scope, receive, send)
             return

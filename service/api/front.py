@@ -190,7 +190,7 @@ class Front:
             await self.lookups.serve(address, scope, receive, send)
         elif is_admin(path):
             await self._admin(scope, receive, send)
-        elif (found := self.dialects.find(path)) is not None:
+        elif (found := self.dialects.find(path, scope["method"])) is not None:
             await self.dialects.serve(found, scope, receive, send)
         else:
             await self._behind(scope, receive, send)

@@ -58,7 +58,7 @@ def dialect(served: Served) -> Dialect:
     ]
     embed_, *_ = endpoints["embed"]
     summary = "The same as /embed, for clients that take a server's address for a model"
-    alias = Route("POST", "/", embed_, summary, "root", COUNTED, _SCHEMA)
+    alias = Route("POST", "/", embed_, summary, "root", COUNTED, alias=True)
     return Dialect("tei", "Text Embeddings Inference", [*routes, alias], problem)
 
 

@@ -90,6 +90,7 @@ def tokenizer_file(folder: Path) -> Path:
 
 
 def token_ids(text: TextModel, sentence: str) -> list[int]:
+    assert text.tokenizer is not None
     tokenizer = Tokenizer.from_str(text.tokenizer.decode())
     tokenizer.no_truncation()
     tokenizer.no_padding()
