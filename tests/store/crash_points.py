@@ -42,6 +42,7 @@ VERBS: Final[dict[str, Callable[[TableStore], object]]] = {
     "publish_and_activate": lambda store: store.publish(TABLE, new_table(), activate=True),
     "activate": lambda store: store.activate(TABLE, 3),
     "rollback": lambda store: store.rollback(TABLE),
+    "unload": lambda store: store.unload(TABLE),
     "switch": lambda store: store.switch({TABLE: 3, OTHER: 3}, "switch"),
     "delete_version": lambda store: store.delete_version(TABLE, 3),
     "set_label": lambda store: store.set_label(TABLE, "canary", 3),

@@ -2,14 +2,13 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service import npyfile
-from service.history import Activation, Deletion
+from service.history import Activation, Deletion, Unloading
 from service.store import TableStore
 from service.types import TableVersion
 from tests.store.crash_points import NEW_ROWS, OTHER, ROWS, TABLE, TOKENS, VERBS
@@ -80,6 +79,7 @@ CASES = {
     ),
     "activate": ("activate", store_with_three_versions, [OLD, Seen(OLD.versions, 3, OLD.labels)]),
     "rollback": ("rollback", store_with_three_versions, [OLD, Seen(OLD.versions, 1, OLD.labels)]),
+    "unload": ("unload", store_with_three_versions, [OLD, Seen(OLD.versions, None, OLD.labels)]),
     "switch two tables": ("switch", store_with_two_tables, [OLD, Seen(OLD.versions, 3, OLD.labels)]),
     "delete a version": ("delete_version", store_with_three_versions, [OLD, Seen((1, 2), 2, OLD.labels)]),
     "set a label": ("set_label", store_with_three_versions, [OLD, Seen((1, 2, 3), 2, (("canary", 3), ("stable", 1)))]),
@@ -122,9 +122,11 @@ def check_history(root: Path) -> None:
     if not now.versions:
         return
     history = TableStore(root).history(TABLE)
-    activations = [event for event in history if isinstance(event, Activation)]
-    assert (activations[-1].version if activations else None) == now.active
-    assert all(later.previous == earlier.version for earlier, later in pairwise(activations))
+    changes = [event for event in history if isinstance(event, Activation | Unloading)]
+    after = [event.version if isinstance(event, Activation) else None for event in changes]
+    assert (after[-1] if after else None) == now.active
+    before = [event.previous if isinstance(event, Activation) else event.unloaded for event in changes]
+    assert before[1:] == after[:-1]
     deleted = {event.deleted for event in history if isinstance(event, Deletion)}
     assert set(range(1, max(now.versions) + 1)) - set(now.versions) <= deleted
 
