@@ -24,7 +24,7 @@ check: .venv/test.stamp
 	rm -rf .venv
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[text]'
+	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[grpc,text]'
 	touch $@
 
 .venv/test.stamp: .venv/serve.stamp tests/data-packages.txt

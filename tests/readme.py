@@ -1,4 +1,4 @@
-"""The console blocks of README.md, run for real: `python -m tests.readme` pastes what they print.
+"""The blocks of README.md and of the pages in `docs/`, run for real: `python -m tests.readme` pastes what they print.
 
 Commands run in one folder with a copy of the shipped store, in their order, beside one server on it. The server's
 port and what differs from run to run are made equal before they are compared.
@@ -17,29 +17,45 @@ from load_tests.running import Running, running
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+_BLOCK = re.compile(r"^```console\n(.*?)^```$|^```python\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""Commands with what they print, or a Python program and, behind it, its output."""
 _CHANGING = (
     (re.compile(r'"seconds":[0-9.e-]+'), '"seconds":0.01'),
     (re.compile(r"\d+\.\d s$", re.MULTILINE), "0.0 s"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"), "2026-01-01T00:00:00"),
     (re.compile(r" by \w+$", re.MULTILINE), " by you"),
+    (re.compile(r"'created': \d+"), "'created': 1"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command of the page, and what it prints."""
+    """One command of a page, or one program in Python, and what it prints."""
 
     command: str
     output: str
+    is_program: bool = False
 
     def __str__(self) -> str:
+        if self.is_program:
+            return f"```python\n{self.command}```\n\n```text\n{self.output}```"
         return f"$ {self.command}\n{self.output}"
 
 
 def blocks(text: str) -> list[list[Step]]:
-    """The console blocks of the page, each a list of steps."""
-    return [list(_steps(match.group(1))) for match in _BLOCK.finditer(text)]
+    """The blocks of a page, each a list of steps."""
+    return [_block(match) for match in _BLOCK.finditer(text)]
+
+
+def _block(match: re.Match[str]) -> list[Step]:
+    console, program, output = match.groups()
+    return list(_steps(console)) if program is None else [Step(program, output, is_program=True)]
+
+
+def _written(block: list[Step]) -> str:
+    text = "".join(map(str, block))
+    return text if block[0].is_program else f"```console\n{text}```"
 
 
 def _steps(block: str) -> Iterator[Step]:
@@ -60,12 +76,11 @@ def _run(step: Step, folder: Path, server: Running) -> Step:
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder), "COLUMNS": "100"}
     environment |= {"TOKEN": "secret", "ORT_DISABLE_TELEMETRY": "1"}
     command = step.command.replace("localhost:8000", f"127.0.0.1:{port}")
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    call = [sys.executable, "-c", command] if step.is_program else ["bash", "-c", command]
+    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{step.command}\n{done.stderr}"
     printed = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
-    return Step(step.command, printed)
+    return Step(step.command, printed, step.is_program)
 
 
 def unchanging(text: str) -> str:
@@ -76,10 +91,11 @@ def unchanging(text: str) -> str:
 
 
 def main(folder: Path) -> None:
-    """Pastes what the commands print into the page."""
-    text = README.read_text()
-    printed = iter(run_all(blocks(text), folder))
-    README.write_text(_BLOCK.sub(lambda _: "```console\n" + "".join(map(str, next(printed))) + "```", text))
+    """Pastes what the commands print into the pages."""
+    texts = [page.read_text() for page in PAGES]
+    printed = iter(run_all([block for text in texts for block in blocks(text)], folder))
+    for page, text in zip(PAGES, texts, strict=True):
+        page.write_text(_BLOCK.sub(lambda _: _written(next(printed)), text))
 
 
 if __name__ == "__main__":

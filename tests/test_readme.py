@@ -1,4 +1,4 @@
-"""The README is true: its commands run and print what it shows, and it names everything there is."""
+"""The README and the pages in `docs/` are true: their commands run and print what they show, and name all there is."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,15 @@ from service.api.errors import KINDS
 from service.cli.app import COMMANDS
 from service.importers import IMPORTERS
 from service.settings import PREFIX, Settings
-from tests.readme import README, blocks, run_all, unchanging
+from tests.readme import PAGES, README, blocks, run_all, unchanging
 from tests.world import service_over
 
 TEXT = README.read_text()
+PAGES_TEXT = "\n".join(page.read_text() for page in PAGES)
 
 
 def test_every_command_prints_what_the_page_shows(tmp_path: Path) -> None:
-    shown = blocks(TEXT)
+    shown = [block for page in PAGES for block in blocks(page.read_text())]
     assert sum(map(len, shown)) > 10
     for was, now in zip(shown, run_all(shown, tmp_path), strict=True):
         assert unchanging("".join(map(str, now))) == unchanging("".join(map(str, was)))
@@ -40,7 +41,12 @@ def test_every_format_is_named(name: str) -> None:
 def test_every_route_is_named(tmp_path: Path) -> None:
     service, _ = service_over(tmp_path)
     for path in service.behind.openapi()["paths"]:
-        assert path.replace("{version}", "{n}") in TEXT, path
+        assert path.replace("{version}", "{n}") in PAGES_TEXT, path
+
+
+def test_every_page_is_named() -> None:
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in TEXT
 
 
 def test_every_code_is_named() -> None:
