@@ -1,6 +1,6 @@
 """What a version folder says of itself: `manifest.json`, checked when read. Where it lies is the store's business."""
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import (
     AwareDatetime,
@@ -41,6 +41,9 @@ class Rounding(BaseModel):
     mean_cosine: float
 
 
+TextPooling: TypeAlias = Literal["mean", "sum", "max", "sqrtn"]
+
+
 class TextSettings(BaseModel):
     """How a vector is made of a text, beyond the tokenizer and the weights of its tokens.
 
@@ -54,7 +57,7 @@ class TextSettings(BaseModel):
 
     normalize: bool
     tokenizer: Literal["tokenizer.json", "whitespace"] = "tokenizer.json"
-    pooling: Literal["mean", "sum", "max", "sqrtn"] = "mean"
+    pooling: TextPooling = "mean"
     prompt: str = ""
     max_characters: Annotated[int, Field(ge=0)] | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.importers.options import Missing
+from service.manifest import TextPooling
 from service.registry import TableState
 from service.types import OovRule, RowDtype
 
@@ -82,6 +83,11 @@ class UploadQuery(BaseModel):
     unk_id: Annotated[int | None, Field(ge=0, description="Row of the unknown token.")] = None
     on_oov: Annotated[OovRule, Field(description="The rule for ids outside the table.")] = "error"
     dtype: Annotated[RowDtype, Field(description="What rows are stored as.")] = "float32"
+    tokenizer: Annotated[
+        str | None, Field(description="The file of the tar or folder that is a tokenizer.json for texts.")
+    ] = None
+    pooling: Annotated[TextPooling | None, Field(description="How rows become the vector of a text.")] = None
+    normalize_texts: Annotated[bool, Field(description="Scale the vector of a text to an L2 norm of 1.")] = False
     note: Annotated[str | None, Field(description="Origin or licence, kept with the version.")] = None
 
 

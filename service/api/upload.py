@@ -22,7 +22,7 @@ from service.errors import ImportFormatError, InvalidRequest, InvalidTable, Unsu
 from service.imported import ImportedTable
 from service.importers import IMPORTERS
 from service.importers.options import ImportOptions
-from service.importing import Import
+from service.importing import Import, TextOptions
 from service.settings import Settings
 from service.store import TableStore
 from service.systemerrors import disk_full
@@ -115,7 +115,7 @@ async def _from_source(caller: Caller, table: str, query: UploadQuery, source: s
     path = await asyncio.to_thread(allowed_path, allowed, source)
     beside = [
         None if name is None else await asyncio.to_thread(allowed_path, allowed, name)
-        for name in (query.vocabulary, query.select)
+        for name in (query.vocabulary, query.select, query.tokenizer)
     ]
     assert allowed is not None  # noqa: S101  (`allowed_path` has refused)
 
@@ -183,9 +183,9 @@ async def _staging(store: TableStore, table: str) -> AsyncIterator[Path]:
 
 def _read_files(files: Files, query: UploadQuery) -> ImportedTable:
     vocabulary = files.beside(query.vocabulary, "vocabulary")
-    select = files.beside(query.select, "select")
-    table = files.table(query.file, query.format, [vocabulary, select])
-    return _import_of(query, vocabulary or files.companion(table), select).read(table)
+    select, tokenizer = files.beside(query.select, "select"), files.beside(query.tokenizer, "tokenizer")
+    table = files.table(query.file, query.format, [vocabulary, select, tokenizer])
+    return _import_of(query, vocabulary or files.companion(table), select, tokenizer).read(table)
 
 
 # Both
@@ -199,7 +199,7 @@ async def _publish(
     return Published(table=version.name, version=version.version, active=query.activate)
 
 
-def _import_of(query: UploadQuery, vocabulary: Path | None, select: Path | None) -> Import:
+def _import_of(query: UploadQuery, vocabulary: Path | None, select: Path | None, tokenizer: Path | None) -> Import:
     options = ImportOptions(
         tensor=query.tensor,
         rows=query.rows,
@@ -211,7 +211,8 @@ def _import_of(query: UploadQuery, vocabulary: Path | None, select: Path | None)
         max_norm=query.max_norm,
         token_column=query.token_column,
     )
-    return Import(options, query.format, query.padding_id, query.unk_id, query.on_oov, query.dtype, query.note)
+    texts = TextOptions(tokenizer, query.pooling, query.normalize_texts)
+    return Import(options, query.format, query.padding_id, query.unk_id, query.on_oov, query.dtype, query.note, texts)
 
 
 @contextmanager

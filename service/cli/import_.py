@@ -14,7 +14,8 @@ from service.cli.publishing import ActivateOption, OovOption, PaddingOption, Tab
 from service.errors import InvalidTable
 from service.importers import IMPORTERS
 from service.importers.options import ImportOptions, Missing
-from service.importing import Import
+from service.importing import Import, TextOptions
+from service.manifest import TextPooling
 from service.types import OovRule, RowDtype
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The trained table.", show_default=False)]
@@ -74,6 +75,26 @@ DtypeOption = Annotated[
         help="What rows are stored as: float32, float16, or int8 with a scale for each row; lookups give float32.",
     ),
 ]
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer",
+        metavar="FILE",
+        help="A tokenizer.json whose ids are the rows, for vectors of texts; white space without it.",
+    ),
+]
+PoolingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        callback=one_of(get_args(TextPooling)),
+        metavar="KIND",
+        help="How the rows of a text's tokens become its vector: mean (as without this option), sum, max or sqrtn.",
+    ),
+]
+NormalizeTextsOption = Annotated[
+    bool, typer.Option("--normalize-texts", help="Scale the vector of every text to an L2 norm of 1.")
+]
 NoteOption = Annotated[str | None, typer.Option("--note", help="Origin or licence, kept with the version.")]
 
 
@@ -99,6 +120,9 @@ def import_(
     normalize: NormalizeOption = False,
     max_norm: MaxNormOption = None,
     dtype: DtypeOption = "float32",
+    tokenizer: TokenizerOption = None,
+    pooling: PoolingOption = None,
+    normalize_texts: NormalizeTextsOption = False,
     note: NoteOption = None,
     activate: ActivateOption = True,
     store: StoreOption = None,
@@ -118,8 +142,10 @@ def import_(
     options = ImportOptions(
         tensor, rows, transpose, vocabulary, select, rule, normalize, max_norm, token_column=token_column
     )
+    kind: TextPooling | None = pooling  # type: ignore[assignment]
+    texts = TextOptions(tokenizer, kind, normalize_texts)
     started = time.perf_counter()
-    imported = Import(options, format_, padding_id, unk_id, outside, stored, note).read(file)
+    imported = Import(options, format_, padding_id, unk_id, outside, stored, note, texts).read(file)
     with _named_in_errors(file, table):
         publish(store_at(store, new=True), table, imported, activate, json, started)
 

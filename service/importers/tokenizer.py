@@ -49,6 +49,14 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     )
 
 
+def tokens_in(path: Path) -> Mapping[int, str]:
+    """The tokens of a `tokenizer.json` by their ids; raises ImportFormatError for what is none."""
+    content = read_object(path)
+    if not content:
+        raise ImportFormatError(str(path), "it is empty" if path.is_file() else "there is no such file")
+    return _of_tokenizer(path, content)
+
+
 def with_tokenizer(table: ImportedTable, tokenizer: Tokenizer, *, named: bool) -> ImportedTable:
     """`table` with the special rows of a tokenizer and, if `named`, with its tokens as the names of the rows."""
     rows = table.num_embeddings
