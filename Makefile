@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-cuda clean
+.PHONY: serve test check lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-texts bench-cuda clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -148,6 +148,10 @@ bench-large: .venv/bench.stamp
 # numpy against ONNX Runtime, one thread and two, for lookups of all sizes; into out/bench/backends.md.
 bench-backends: .venv/test.stamp
 	$(BIN)/python -m load_tests.bench.backends
+
+# Texts embedded over HTTP against the library itself in its own process.
+bench-texts: .venv/test.stamp .venv/bench.stamp
+	$(BIN)/python -m load_tests.bench.texts
 
 # Rows gathered by a CUDA device against how fast it copies its own memory, after `make gpu`.
 bench-cuda: .venv/test.stamp

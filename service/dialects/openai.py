@@ -8,7 +8,7 @@ import orjson
 import pybase64
 from numpy.typing import NDArray
 
-from service.api.answer import Answer, Buffer
+from service.api.answer import Answer
 from service.api.dialect import Call, Dialect, Route, Served
 from service.api.json_body import JsonBody, as_object
 from service.api.json_text import JsonText
@@ -71,9 +71,10 @@ async def _embeddings(served: Served, call: Call) -> Answer:
         vectors = found.vectors if dimensions is None else leading(found.vectors, dimensions)
         text = JsonText(served.limits)
         text.write([b'{"object":"list","data":['])
-        for index, vector in enumerate(vectors):
-            start = b"" if index == 0 else b","
-            text.write([b'%b{"object":"embedding","index":%d,"embedding":' % (start, index), encode(vector), b"}"])
+        text.write(
+            b'%b{"object":"embedding","index":%d,"embedding":%b}' % (b"," if index else b"", index, encode(vector))
+            for index, vector in enumerate(np.ascontiguousarray(vectors))
+        )
         usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
         text.write([b"],", orjson.dumps({"model": name, "usage": usage})[1:]])
         return Answer(200, ((b"content-type", JSON.encode()),), tuple(text.pieces))
@@ -88,18 +89,18 @@ def _model(fields: dict[str, Any]) -> str:
     return name
 
 
-def _as_numbers(vector: NDArray[np.float32]) -> Buffer:
-    return orjson.dumps(np.ascontiguousarray(vector), option=orjson.OPT_SERIALIZE_NUMPY)
+def _as_numbers(vector: NDArray[np.float32]) -> bytes:
+    return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _as_base64(vector: NDArray[np.float32]) -> Buffer:
-    return b'"' + pybase64.b64encode(np.ascontiguousarray(vector).data.cast("B")) + b'"'
+def _as_base64(vector: NDArray[np.float32]) -> bytes:
+    return b'"%b"' % pybase64.b64encode(vector.data)
 
 
-_ENCODERS: Final[dict[str, Callable[[NDArray[np.float32]], Buffer]]] = {"float": _as_numbers, "base64": _as_base64}
+_ENCODERS: Final[dict[str, Callable[[NDArray[np.float32]], bytes]]] = {"float": _as_numbers, "base64": _as_base64}
 
 
-def _encoder(fields: dict[str, Any]) -> Callable[[NDArray[np.float32]], Buffer]:
+def _encoder(fields: dict[str, Any]) -> Callable[[NDArray[np.float32]], bytes]:
     name = fields.get("encoding_format") or "float"
     if not isinstance(name, str) or name not in _ENCODERS:
         raise InvalidRequest(f"encoding_format must be one of {', '.join(_ENCODERS)}", field="encoding_format")
