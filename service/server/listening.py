@@ -29,6 +29,25 @@ def bind(host: str, port: int, workers: int) -> list[socket.socket]:
         raise
 
 
+def reserve(host: str, port: int) -> socket.socket:
+    """A socket that keeps an address for others of this service, which bind it with SO_REUSEPORT and listen.
+
+    It does not listen itself, so that no connection comes to it. Raises what `bind` raises.
+    """
+    family, kind, protocol, _, address = _resolve(host, port)
+    with socket.socket(family, kind, protocol) as probe:  # with SO_REUSEPORT the address of another server is free, too
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _bind(probe, address)
+    kept = socket.socket(family, kind, protocol)
+    try:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _bind(kept, address)
+    except BaseException:  # cleaned up after, and raised on
+        kept.close()
+        raise
+    return kept
+
+
 def _resolve(host: str, port: int) -> tuple[int, int, int, str, _Address]:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]

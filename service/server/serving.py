@@ -16,7 +16,7 @@ _TICKS: Final = 10  # of uvicorn's main loop in a second
 
 
 class ChildServer(uvicorn.Server):
-    """uvicorn's server, telling when it accepts, and stopped by `stop`.
+    """uvicorn's server, telling when it accepts and when it is told to stop, which is done by `stop`.
 
     With a `share` its one socket is also that of other processes, and it takes its share of the connections.
     """
@@ -29,6 +29,7 @@ class ChildServer(uvicorn.Server):
         on_started: Callable[[], None] = lambda: None,
         protocol: type[ChildProtocol] = ChildProtocol,
         share: Share | None = None,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -46,6 +47,7 @@ class ChildServer(uvicorn.Server):
         )
         self._client_seconds = client_seconds
         self._on_started = on_started
+        self._on_stop = on_stop
         self._share = share
         self._acceptor: Acceptor | None = None
         if share is not None:
@@ -86,6 +88,7 @@ class ChildServer(uvicorn.Server):
     def stop(self) -> None:
         """Finishes the requests in flight and then ends."""
         self.should_exit = True
+        self._on_stop()
         self._accept_no_more()
 
     def _accept_no_more(self) -> None:

@@ -19,6 +19,7 @@ from service.server.child import STOP_SIGNALS, Child
 from service.server.control import Channel, Message
 from service.server.listening import address_of, bind
 from service.server.local import Sockets
+from service.server.rpc import port_for, said_of
 from service.server.steward import run_steward
 from service.server.switchboard import Switchboard
 from service.server.worker import prepare, run_worker
@@ -35,12 +36,13 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         listeners = bind(settings.host, settings.port, settings.workers)
+        self._rpc_port = port_for(settings)
         sockets = Sockets.bind(settings)
         self._sockets = sockets
         self._url = address_of(listeners[0])
         prepared = prepare(settings, sockets.forwarded_at)
         self._workers = [
-            Child(f"worker-{number}", [listener], partial(run_worker, prepared, number, listener))
+            Child(f"worker-{number}", [listener], partial(run_worker, prepared, number, listener, self._rpc_port))
             for number, listener in enumerate(listeners)
         ]
         self._steward = Child("steward", sockets.all(), partial(run_steward, settings, prepared.service, sockets))
@@ -134,6 +136,8 @@ class Supervisor:
             _log.info("serving %s at %s with %d worker(s)", self._settings.store, self._url, len(self._workers))
             if self._settings.backend == "onnx":
                 _log.info("rows are fetched by ONNX Runtime with %s", self._settings.providers)
+            if self._rpc_port is not None:
+                _log.info("the Open Inference Protocol over gRPC is at %s", said_of(self._rpc_port))
             if self._sockets.admin is not None:
                 _log.info("the admin API is at %s", address_of(self._sockets.admin))
 

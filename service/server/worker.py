@@ -22,6 +22,7 @@ from service.server.accepting import Share, Shares
 from service.server.allocator import keep_freed_memory
 from service.server.control import Channel, Message
 from service.server.participant import Participant
+from service.server.rpc import Rpc
 from service.server.serving import ChildServer
 from service.server.wire import Wire
 from service.settings import Settings
@@ -71,7 +72,9 @@ def _forwarding(settings: Settings, admin_at: str) -> Forwarding:
     return Forwarding(admin_at, Tokens.of(settings), settings.max_upload_bytes)
 
 
-def run_worker(prepared: Prepared, number: int, listener: socket.socket, channel: Channel) -> None:
+def run_worker(
+    prepared: Prepared, number: int, listener: socket.socket, rpc_port: socket.socket | None, channel: Channel
+) -> None:
     """Serves until SIGTERM, or until the supervisor is gone."""
     prepared.counters.move_to(number)
     sys.setswitchinterval(_TURN)
@@ -79,16 +82,18 @@ def run_worker(prepared: Prepared, number: int, listener: socket.socket, channel
     # Ctrl-C reaches the whole process group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(prepared, number, listener, channel))
+        rpc = Rpc(prepared.settings, prepared.service, rpc_port)
+        runner.run(_serve(prepared, number, listener, rpc, channel))
 
 
-async def _serve(prepared: Prepared, number: int, listener: socket.socket, channel: Channel) -> None:
+async def _serve(prepared: Prepared, number: int, listener: socket.socket, rpc: Rpc, channel: Channel) -> None:
     settings = prepared.settings
     server = ChildServer(
         prepared.service.front,
         settings.drain_seconds,
         settings.client_seconds,
         on_started=lambda: channel.send(Message("ready")),
+        on_stop=rpc.stop,
         protocol=Wire,
         share=Share(prepared.shares, number) if settings.workers > 1 else None,
     )
@@ -101,7 +106,9 @@ async def _serve(prepared: Prepared, number: int, listener: socket.socket, chann
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(first_look.wait(), _PATIENCE)
     if not server.should_exit:
+        await rpc.start()
         await server.serve([listener])
+        await rpc.ended()
     watching.cancel()
     prepared.watcher.close()
 

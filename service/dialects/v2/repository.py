@@ -6,8 +6,12 @@ Both are answered by the steward, to whom workers pass them on, and are for owne
 import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
-from service.api.answer import Answer
+import orjson
+from starlette.types import ASGIApp
+
+from service.api.answer import Answer, Message, Scope
 from service.api.dialect import Call, Route
 from service.api.guard import caller_of
 from service.api.json_body import JsonBody
@@ -33,6 +37,46 @@ def routes() -> list[Route]:
         Route("POST", f"{base}/load", _load, "Serve the newest version, or another one", "load", schema=_SCHEMA),
         Route("POST", f"{base}/unload", _unload, "Serve no version", "unload", schema={"type": "object"}),
     ]
+
+
+class Refused(Exception):
+    """The admin API has refused a verb, with this HTTP status and text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+
+
+async def pass_on(
+    admin: ASGIApp, verb: str, table: str, parameters: Mapping[str, object], authorization: str | None
+) -> None:
+    """Has the admin API carry out a verb that did not come by HTTP; raises Refused."""
+    path = f"/v2/repository/models/{table}/{verb}"
+    body = orjson.dumps({"parameters": parameters})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if authorization is not None:
+        headers.append((b"authorization", authorization.encode()))
+    scope: Scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": quote(path).encode(), "query_string": b"",
+        "headers": headers, "http_version": "1.1", "scheme": "http", "root_path": "", "client": None, "server": None,
+    }  # fmt: skip
+    status, said = 0, bytearray()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        said.extend(message.get("body", b""))
+
+    await admin(scope, receive, send)
+    if status != _OK:
+        raise Refused(status, str(orjson.loads(said)["error"]))
+
+
+_OK: Final = 200
 
 
 async def _load(call: Call) -> Answer:

@@ -1,0 +1,137 @@
+"""Inference requests and responses as messages of gRPC: tensors as raw bytes, or in typed fields."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from service.api.limits import Limits
+from service.api.media import OCTETS
+from service.api.options import DEFAULT_SCALARS
+from service.api.sizes import check_size
+from service.api.turns import Turns
+from service.api.vectors import Vectors, find, find_in_turns, is_large
+from service.dialects.v2.inference import VECTORS, Inference, Wanted, read_inference
+from service.dialects.v2.messages import Message, message
+from service.dialects.v2.tensors import BOOL, BYTES, DTYPES, FP16, FP32, Tensor, read_shape, text_of
+from service.errors import InvalidRequest
+from service.table import EmbeddingTable
+
+_FIELDS: Final = {
+    BOOL: "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    FP32: "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
+}
+"""The field of InferTensorContents for each datatype; FP16 comes as raw bytes only."""
+_Response: Final = message("ModelInferResponse")
+_Output: Final = message("ModelInferResponse.InferOutputTensor")
+
+
+def inference_of(request: Message, limits: Limits) -> Inference:
+    """What a ModelInferRequest asks for; raises InvalidRequest, RequestTooLarge."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        reason = (
+            f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs: there is one for each, or none at all"
+        )
+        raise InvalidRequest(reason, field="raw_input_contents")
+    inputs = [_tensor(given, raw[place] if raw else None) for place, given in enumerate(request.inputs)]
+    outputs = [_wanted(given) for given in request.outputs]
+    parameters = _parameters(request.parameters)
+    lookup, wanted = read_inference(inputs, outputs, parameters, limits, binary=True)
+    return Inference(lookup, wanted, request.id or None)
+
+
+def _tensor(given: Message, raw: bytes | None) -> Tensor:
+    name, datatype = given.name, given.datatype
+    if datatype not in _FIELDS and datatype != FP16:
+        known = ", ".join(sorted((*_FIELDS, FP16)))
+        raise InvalidRequest(f"the datatype of input {name!r} is not one of {known}", field=name)
+    _refuse_shared_memory(given.parameters, f"input {name!r}", name)
+    shape = read_shape(list(given.shape), name)
+    data = raw if raw is not None else _contents(given)
+    return Tensor(name, datatype, shape, data, list)
+
+
+def _contents(given: Message) -> Message:
+    """What stands in the field of the datatype: strings as they are, numbers as bytes."""
+    name, datatype = given.name, given.datatype
+    field = _FIELDS.get(datatype)
+    filled = [descriptor.name for descriptor, _ in given.contents.ListFields()]
+    if field is None or any(other != field for other in filled):
+        wanted = "raw_input_contents" if field is None else field
+        raise InvalidRequest(f"input {name!r} is {datatype}, which stands in {wanted}", field=name)
+    elements = getattr(given.contents, field)
+    if datatype == BYTES:
+        return [text_of(element, name, index) for index, element in enumerate(elements)]
+    numbers = np.array(elements)
+    dtype = DTYPES[datatype]
+    narrow = numbers.astype(dtype)
+    if dtype.kind in "iu" and numbers.size and not np.array_equal(narrow, numbers):
+        raise InvalidRequest(f"input {name!r} holds a number beyond {datatype}", field=name)
+    return narrow.tobytes()
+
+
+def _wanted(given: Message) -> Wanted:
+    name = given.name
+    _refuse_shared_memory(given.parameters, f"output {name!r}", name)
+    if _parameters(given.parameters).get("classification"):
+        raise InvalidRequest(f"output {name!r}: there is no classification of vectors", field=name)
+    return Wanted(name, binary=True)
+
+
+def _refuse_shared_memory(parameters: Mapping[str, Any], what: str, name: str) -> None:
+    if any(key.startswith("shared_memory") for key in parameters):
+        raise InvalidRequest(f"{what}: shared memory is not supported", field=name)
+
+
+def _parameters(given: Mapping[str, Any]) -> dict[str, object]:
+    return {name: _value(value) for name, value in given.items()}
+
+
+def _value(given: Message) -> object:
+    kind = given.WhichOneof("parameter_choice")
+    return None if kind is None else getattr(given, kind)
+
+
+async def answered(table: EmbeddingTable, inference: Inference, limits: Limits) -> Message:
+    """The ModelInferResponse; raises what `EmbeddingTable.lookup` raises, RequestTooLarge."""
+    numbers, _ = check_size(table, inference.request, OCTETS, DEFAULT_SCALARS, limits)
+    if is_large(table, inference.request, numbers, text=False):
+        await Turns().begin()
+        vectors = await find_in_turns(table, inference.request)
+    else:
+        vectors = find(table, inference.request)
+    identity = table.identity
+    response = _Response(model_name=identity.name, model_version=str(identity.version), id=inference.id or "")
+    turns = Turns()
+    for wanted in inference.wanted:
+        is_vectors = wanted.name == VECTORS
+        datatype = (FP32 if vectors.dtype == "float32" else FP16) if is_vectors else BOOL
+        shape = vectors.shape if is_vectors else vectors.shape[:-1]
+        response.outputs.append(_Output(name=wanted.name, datatype=datatype, shape=shape))
+        pieces = []
+        for piece in _octets(vectors, is_vectors=is_vectors):
+            pieces.append(piece)
+            await turns.end()
+        response.raw_output_contents.append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+    return response
+
+
+def _octets(vectors: Vectors, *, is_vectors: bool) -> Iterator[bytes]:
+    if is_vectors:
+        for piece in vectors.octets().pieces:
+            yield bytes(piece)
+        return
+    mask = vectors.mask()
+    assert mask is not None  # noqa: S101  (it is not asked for with pooling)
+    yield mask.tobytes()

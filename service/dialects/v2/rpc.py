@@ -1,0 +1,206 @@
+"""The Open Inference Protocol over gRPC: grpcio's asyncio server in a worker, over the tables that it serves anyway.
+
+Imported by workers that have a port for it, after they were forked: grpc must not be there before.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.json_format import ParseDict
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from starlette.types import ASGIApp
+
+from service.api.dialect import Served
+from service.api.errors import fault
+from service.dialects.problems import described
+from service.dialects.v2 import models, repository
+from service.dialects.v2.contents import answered, inference_of
+from service.dialects.v2.health import HEALTH, health_handler
+from service.dialects.v2.messages import POOL, SERVICE, Message, methods
+from service.errors import OutOfVocabulary, Overloaded, ServiceError
+
+_HEAD_ROOM: Final = 1 << 16
+"""Bytes of a message beside its tensors: the limits are for those."""
+_CODES: Final[dict[str, grpc.StatusCode]] = {
+    "unauthorized": grpc.StatusCode.UNAUTHENTICATED,
+    "forbidden": grpc.StatusCode.PERMISSION_DENIED,
+    "table_not_found": grpc.StatusCode.NOT_FOUND,
+    "version_not_found": grpc.StatusCode.NOT_FOUND,
+    "request_too_large": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "not_representable": grpc.StatusCode.OUT_OF_RANGE,
+    "conflict": grpc.StatusCode.FAILED_PRECONDITION,
+    "internal": grpc.StatusCode.INTERNAL,
+    "not_ready": grpc.StatusCode.UNAVAILABLE,
+    "overloaded": grpc.StatusCode.UNAVAILABLE,
+    "timeout": grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""By the code of an error; whatever else is wrong is an INVALID_ARGUMENT."""
+
+Context: TypeAlias = Any
+"""A `grpc.aio.ServicerContext`, which grpcio leaves without types."""
+Method: TypeAlias = Callable[[Message, Context], Awaitable[Message]]
+
+
+class Running(Protocol):
+    """A server that has been started."""
+
+    async def stop(self, grace: float) -> None:
+        """Takes no more requests, and gives those in flight so many seconds."""
+
+
+async def start(served: Served, admin: ASGIApp, host: str, port: int) -> Running:
+    """Starts a server on a port that other workers listen on as well. `admin` is asked to load and unload."""
+    limits = served.limits
+    options = [
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", limits.max_body_bytes + _HEAD_ROOM),
+        ("grpc.max_send_message_length", limits.max_response_bytes + _HEAD_ROOM),
+    ]
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers((_handlers(Endpoints(served, admin)), health_handler(served)))
+    for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        POOL.AddSerializedFile(file.serialized_pb)
+    reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server, pool=POOL)
+    server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    await server.start()
+    running: Running = server
+    return running
+
+
+def _handlers(endpoints: "Endpoints") -> grpc.GenericRpcHandler:
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(
+            endpoints.method(name, answer), request_deserializer=asked.FromString, response_serializer=_serialized
+        )
+        for name, (asked, answer) in methods().items()
+    }
+    return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+
+def _serialized(message: Message) -> bytes:
+    serialized: bytes = message.SerializeToString()
+    return serialized
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """What answers each method: a coroutine of the same name in lower case, which gives JSON or a message."""
+
+    served: Served
+    admin: ASGIApp
+
+    def method(self, name: str, answer: type[Any]) -> Method:
+        """A method as grpcio calls it: errors become a status with their text."""
+        work: Callable[[Any, Context], Awaitable[Any]] = getattr(self, name.lower())
+
+        async def call(request: Message, context: Context) -> Message:
+            try:
+                found = await work(request, context)
+            except ServiceError as error:
+                await context.abort(code_of(error), described(error))
+            except repository.Refused as refused:
+                await context.abort(_OF_STATUS.get(refused.status, grpc.StatusCode.INTERNAL), refused.text)
+            return ParseDict(found, answer()) if isinstance(found, dict) else found
+
+        return call
+
+    async def serverlive(self, _request: Message, _context: Context) -> dict[str, Any]:
+        return {"live": True}
+
+    async def serverready(self, _request: Message, _context: Context) -> dict[str, Any]:
+        return {"ready": models.is_ready(self.served)}
+
+    async def modelready(self, request: Message, _context: Context) -> dict[str, Any]:
+        return {"ready": await models.is_model_ready(self.served, request.name, request.version)}
+
+    async def servermetadata(self, _request: Message, _context: Context) -> dict[str, Any]:
+        return models.server()
+
+    async def modelmetadata(self, request: Message, _context: Context) -> dict[str, Any]:
+        return await models.metadata(self.served, request.name, request.version)
+
+    async def modelconfig(self, request: Message, _context: Context) -> dict[str, Any]:
+        return {"config": await models.config(self.served, request.name, request.version)}
+
+    async def modelstatistics(self, request: Message, _context: Context) -> dict[str, Any]:
+        return await models.statistics(self.served, request.name or None, request.version)
+
+    async def repositoryindex(self, request: Message, _context: Context) -> dict[str, Any]:
+        return {"models": await models.index(self.served, ready_only=request.ready)}
+
+    async def repositorymodelload(self, request: Message, context: Context) -> dict[str, Any]:
+        return await self._change("load", request, context)
+
+    async def repositorymodelunload(self, request: Message, context: Context) -> dict[str, Any]:
+        return await self._change("unload", request, context)
+
+    async def _change(self, verb: str, request: Message, context: Context) -> dict[str, Any]:
+        metadata: Sequence[tuple[str, Any]] = context.invocation_metadata() or ()
+        token = next((value for name, value in metadata if name == "authorization"), None)
+        parameters = {name: _parameter(value) for name, value in request.parameters.items()}
+        await repository.pass_on(self.admin, verb, request.model_name, parameters, token)
+        return {}
+
+    async def modelinfer(self, request: Message, context: Context) -> Message:
+        """Counted like the lookups of every other protocol, and admitted like them."""
+        served = self.served
+        try:
+            await served.admission.enter()
+        except Overloaded as error:
+            self._counted(request, code_of(error))
+            raise
+        try:
+            found = await self._infer(request, context)
+        except ServiceError as error:
+            if isinstance(error, OutOfVocabulary):
+                served.counters.add("embedding_oov_requests", (error.table.name,))
+            self._counted(request, code_of(error))
+            raise
+        except Exception as error:
+            self._counted(request, grpc.StatusCode.INTERNAL)
+            raise fault(error) from error
+        finally:
+            served.admission.leave()
+        self._counted(request, grpc.StatusCode.OK)
+        return found
+
+    async def _infer(self, request: Message, context: Context) -> Message:
+        remaining = context.time_remaining()
+        if remaining is not None and remaining <= 0:  # its client does not wait any more
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+        served = self.served
+        table = await models.table_of(served, request.model_name, request.model_version)
+        inference = inference_of(request, served.limits)
+        found = await answered(table, inference, served.limits)
+        served.counters.add("embedding_ids", (table.identity.name,), inference.request.batch.layout.total)
+        return found
+
+    def _counted(self, request: Message, code: grpc.StatusCode) -> None:
+        name = request.model_name
+        known = name if name in self.served.registry.entries else ""
+        self.served.counters.add("embedding_requests", (known, models.GRPC_COUNTED, code.name))
+
+
+def code_of(error: ServiceError) -> grpc.StatusCode:
+    """The status of an error."""
+    return _CODES.get(error.code, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+_OF_STATUS: Final[Mapping[int, grpc.StatusCode]] = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""What the admin API has answered by HTTP."""
+
+
+def _parameter(value: Message) -> object:
+    kind = value.WhichOneof("parameter_choice")
+    return getattr(value, kind) if kind in ("bool_param", "int64_param", "string_param") else None
