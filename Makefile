@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check proto lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-texts bench-cuda clean
+.PHONY: serve test check proto lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-texts bench-rpc bench-cuda clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -162,6 +162,10 @@ bench-backends: .venv/test.stamp
 # Texts embedded over HTTP against the library itself in its own process.
 bench-texts: .venv/test.stamp .venv/bench.stamp
 	$(BIN)/python -m load_tests.bench.texts
+
+# V2 over gRPC beside Triton's; h2load is in Debian's nghttp2-client.
+bench-rpc: .venv/test.stamp .venv-triton/triton.stamp
+	$(BIN)/python -m load_tests.bench.rpc
 
 # Rows gathered by a CUDA device against how fast it copies its own memory, after `make gpu`.
 bench-cuda: .venv/test.stamp

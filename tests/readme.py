@@ -67,7 +67,9 @@ def _steps(block: str) -> Iterator[Step]:
 def run_all(wanted: list[list[Step]], folder: Path) -> list[list[Step]]:
     """Runs every step; gives the same blocks with what was printed."""
     shutil.copytree(ROOT / "model_store", folder / "model_store", ignore=shutil.ignore_patterns(".*"))
-    with running(folder / "model_store", "--workers", "2", settings={"ADMIN_TOKEN": "secret"}) as server:
+    with running(
+        folder / "model_store", "--workers", "2", "--grpc-port", "0", settings={"ADMIN_TOKEN": "secret"}
+    ) as server:
         return [[_run(step, folder, server) for step in block] for block in wanted]
 
 
@@ -76,11 +78,18 @@ def _run(step: Step, folder: Path, server: Running) -> Step:
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder), "COLUMNS": "100"}
     environment |= {"TOKEN": "secret", "ORT_DISABLE_TELEMETRY": "1"}
     command = step.command.replace("localhost:8000", f"127.0.0.1:{port}")
+    command = command.replace("localhost:8001", _grpc_address(server))
     call = [sys.executable, "-c", command] if step.is_program else ["bash", "-c", command]
     done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{step.command}\n{done.stderr}"
     printed = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
     return Step(step.command, printed, step.is_program)
+
+
+def _grpc_address(server: Running) -> str:
+    found = re.search(r"over gRPC is at (\S+)", server.log.read_text())
+    assert found is not None
+    return found.group(1)
 
 
 def unchanging(text: str) -> str:

@@ -1,5 +1,6 @@
 """The Open Inference Protocol over gRPC, driven by Triton's own client against a server process."""
 
+import os
 import re
 import signal
 from collections.abc import Iterator, Mapping
@@ -362,8 +363,15 @@ def test_statuses(client: Client) -> None:
     assert refused(client, tensor("ids", "INT64", np.zeros(30_000, np.int64)))[0] == "RESOURCE_EXHAUSTED"
 
 
-def test_a_deadline_that_has_passed(client: Client) -> None:
-    status, _ = refused(client, tensor("ids", "INT64", IDS), client_timeout=1e-9)
+def test_a_deadline_that_passes(client: Client, server: Running) -> None:
+    """The worker stands still over it, and does nothing for a client that has gone when it goes on."""
+    (worker,) = server.workers()
+    client.infer("plain", [tensor("ids", "INT64", IDS)])
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        status, _ = refused(client, tensor("ids", "INT64", IDS), client_timeout=0.2)
+    finally:
+        os.kill(worker, signal.SIGCONT)
     assert status == "DEADLINE_EXCEEDED"
     assert client.infer("plain", [tensor("ids", "INT64", IDS)], client_timeout=60) is not None
 

@@ -41,12 +41,16 @@ def _packages() -> Path | None:
 
 
 @contextmanager
-def _start(data: Data, core: int) -> Iterator[Server]:
+def serving(data: Data, core: int, *, rpc: bool) -> Iterator[Server]:
+    """Triton on one core, at the port for HTTP or at that for gRPC."""
     folder, port = data.folder / "triton", free_port()
     models = folder / "models"
     _write(models / "rows", data.npy)
-    options = [f"--model-repository={models}", f"--http-port={port}", "--http-address=127.0.0.1"]
-    options += ["--allow-grpc=false", "--allow-metrics=false"]
+    options = [f"--model-repository={models}", "--allow-metrics=false"]
+    if rpc:
+        options += [f"--grpc-port={port}", "--grpc-address=127.0.0.1", "--allow-http=false"]
+    else:
+        options += [f"--http-port={port}", "--http-address=127.0.0.1", "--allow-grpc=false"]
     program, environment = _installed(folder / "backends")
     with started([*program, *options], port, core, data.folder / "triton.log", environment) as server:
         yield server
@@ -85,7 +89,7 @@ def _versions() -> dict[str, str]:
 TRITON: Final = Peer(
     missing=_missing,
     versions=_versions,
-    start=_start,
+    start=partial(serving, rpc=False),
     load=loads.HTTP,
     variants={"V2 binary": Variant(partial(v2.binary, model="rows"), v2.ends_with_rows)},
 )

@@ -6,16 +6,14 @@ from typing import Any, Final
 import numpy as np
 
 from service.api.limits import Limits
-from service.api.media import OCTETS
-from service.api.options import DEFAULT_SCALARS
-from service.api.sizes import check_size
 from service.api.turns import Turns
-from service.api.vectors import Vectors, find, find_in_turns, is_large
+from service.api.vectors import Vectors, find, find_in_turns
+from service.dialects.v2.answer import Work
 from service.dialects.v2.inference import VECTORS, Inference, Wanted, read_inference
 from service.dialects.v2.messages import Message, message
 from service.dialects.v2.tensors import BOOL, BYTES, DTYPES, FP16, FP32, Tensor, read_shape, text_of
 from service.errors import InvalidRequest
-from service.table import EmbeddingTable
+from service.types import TableVersion
 
 _FIELDS: Final = {
     BOOL: "bool_contents",
@@ -103,28 +101,42 @@ def _value(given: Message) -> object:
     return None if kind is None else getattr(given, kind)
 
 
-async def answered(table: EmbeddingTable, inference: Inference, limits: Limits) -> Message:
-    """The ModelInferResponse; raises what `EmbeddingTable.lookup` raises, RequestTooLarge."""
-    numbers, _ = check_size(table, inference.request, OCTETS, DEFAULT_SCALARS, limits)
-    if is_large(table, inference.request, numbers, text=False):
+async def answered(work: Work) -> bytes:
+    """The ModelInferResponse, as it is sent; raises what `EmbeddingTable.lookup` raises, RequestTooLarge."""
+    table, inference = work.table, work.inference
+    if work.large:
         await Turns().begin()
         vectors = await find_in_turns(table, inference.request)
     else:
         vectors = find(table, inference.request)
-    identity = table.identity
-    response = _Response(model_name=identity.name, model_version=str(identity.version), id=inference.id or "")
+    response = _said(table.identity, inference, vectors.shape, vectors.dtype)
     turns = Turns()
     for wanted in inference.wanted:
-        is_vectors = wanted.name == VECTORS
-        datatype = (FP32 if vectors.dtype == "float32" else FP16) if is_vectors else BOOL
-        shape = vectors.shape if is_vectors else vectors.shape[:-1]
-        response.outputs.append(_Output(name=wanted.name, datatype=datatype, shape=shape))
         pieces = []
-        for piece in _octets(vectors, is_vectors=is_vectors):
+        for piece in _octets(vectors, is_vectors=wanted.name == VECTORS):
             pieces.append(piece)
             await turns.end()
         response.raw_output_contents.append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+    return _serialized(response)
+
+
+def head_of(identity: TableVersion, inference: Inference, shape: tuple[int, ...], dtype: str) -> bytes:
+    """A ModelInferResponse up to its raw contents, which are its last field."""
+    return _serialized(_said(identity, inference, shape, dtype))
+
+
+def _said(identity: TableVersion, inference: Inference, shape: tuple[int, ...], dtype: str) -> Message:
+    response = _Response(model_name=identity.name, model_version=str(identity.version), id=inference.id or "")
+    for wanted in inference.wanted:
+        is_vectors = wanted.name == VECTORS
+        datatype = (FP32 if dtype == "float32" else FP16) if is_vectors else BOOL
+        response.outputs.append(_Output(name=wanted.name, datatype=datatype, shape=shape if is_vectors else shape[:-1]))
     return response
+
+
+def _serialized(message: Message) -> bytes:
+    serialized: bytes = message.SerializeToString()
+    return serialized
 
 
 def _octets(vectors: Vectors, *, is_vectors: bool) -> Iterator[bytes]:

@@ -29,6 +29,8 @@ def prepare(work: Work, sent: bytes, rest: int, ways: Ways) -> Prepared | None:
     None where those are anything but int64 ids, or where the answer is not bytes.
     """
     request, inference = work.inference.request, work.inference
+    if inference.id is not None:  # each request has another one
+        return None
     if not isinstance(request.batch, IdBatch) or request.batch.layout.ragged_lengths is not None:
         return None
     if request.mask is not None or request.weights is not None or not 0 < rest == 8 * request.batch.layout.total:

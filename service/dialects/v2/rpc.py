@@ -4,7 +4,7 @@ Imported by workers that have a port for it, after they were forked: grpc must n
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
@@ -18,9 +18,11 @@ from service.api.dialect import Served
 from service.api.errors import fault
 from service.dialects.problems import described
 from service.dialects.v2 import models, repository
+from service.dialects.v2.answer import Work
 from service.dialects.v2.contents import answered, inference_of
 from service.dialects.v2.health import HEALTH, health_handler
-from service.dialects.v2.messages import POOL, SERVICE, Message, methods
+from service.dialects.v2.messages import POOL, SERVICE, Message, message, methods
+from service.dialects.v2.rpc_repeated import Remembered
 from service.errors import OutOfVocabulary, Overloaded, ServiceError
 
 _HEAD_ROOM: Final = 1 << 16
@@ -40,6 +42,8 @@ _CODES: Final[dict[str, grpc.StatusCode]] = {
 }
 """By the code of an error; whatever else is wrong is an INVALID_ARGUMENT."""
 
+_INFER: Final = "ModelInfer"
+_InferRequest: Final = message("ModelInferRequest")
 Context: TypeAlias = Any
 """A `grpc.aio.ServicerContext`, which grpcio leaves without types."""
 Method: TypeAlias = Callable[[Message, Context], Awaitable[Message]]
@@ -77,7 +81,9 @@ def _handlers(endpoints: "Endpoints") -> grpc.GenericRpcHandler:
             endpoints.method(name, answer), request_deserializer=asked.FromString, response_serializer=_serialized
         )
         for name, (asked, answer) in methods().items()
+        if name != _INFER
     }
+    handlers[_INFER] = grpc.unary_unary_rpc_method_handler(endpoints.method(_INFER))
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
@@ -88,12 +94,13 @@ def _serialized(message: Message) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What answers each method: a coroutine of the same name in lower case, which gives JSON or a message."""
+    """What answers each method: a coroutine of the same name in lower case, which gives JSON."""
 
     served: Served
     admin: ASGIApp
+    remembered: Remembered = field(default_factory=Remembered)
 
-    def method(self, name: str, answer: type[Any]) -> Method:
+    def method(self, name: str, answer: type[Message] | None = None) -> Method:
         """A method as grpcio calls it: errors become a status with their text."""
         work: Callable[[Any, Context], Awaitable[Any]] = getattr(self, name.lower())
 
@@ -104,7 +111,7 @@ class Endpoints:
                 await context.abort(code_of(error), described(error))
             except repository.Refused as refused:
                 await context.abort(_OF_STATUS.get(refused.status, grpc.StatusCode.INTERNAL), refused.text)
-            return ParseDict(found, answer()) if isinstance(found, dict) else found
+            return found if answer is None else ParseDict(found, answer())
 
         return call
 
@@ -145,42 +152,56 @@ class Endpoints:
         await repository.pass_on(self.admin, verb, request.model_name, parameters, token)
         return {}
 
-    async def modelinfer(self, request: Message, context: Context) -> Message:
-        """Counted like the lookups of every other protocol, and admitted like them."""
+    async def modelinfer(self, sent: bytes, context: Context) -> bytes:
+        """Admitted and counted like the lookups of every other protocol. Takes and gives messages as they are sent."""
         served = self.served
         try:
             await served.admission.enter()
         except Overloaded as error:
-            self._counted(request, code_of(error))
+            self._counted("", code_of(error))
             raise
         try:
-            found = await self._infer(request, context)
-        except ServiceError as error:
-            if isinstance(error, OutOfVocabulary):
-                served.counters.add("embedding_oov_requests", (error.table.name,))
-            self._counted(request, code_of(error))
-            raise
-        except Exception as error:
-            self._counted(request, grpc.StatusCode.INTERNAL)
-            raise fault(error) from error
+            found = self.remembered.answer(sent, served.registry)
+            if found is None:
+                return await self._infer(sent, context)
         finally:
             served.admission.leave()
-        self._counted(request, grpc.StatusCode.OK)
-        return found
+        name, answer, count = found
+        served.counters.add("embedding_ids", (name,), count)
+        self._counted(name, grpc.StatusCode.OK)
+        return answer
 
-    async def _infer(self, request: Message, context: Context) -> Message:
+    async def _infer(self, sent: bytes, context: Context) -> bytes:
+        """An inference whose message is like none before, or that takes more than that."""
+        request = _InferRequest.FromString(sent)
+        try:
+            work = await self._work(request, context)
+            answer = await answered(work)
+        except ServiceError as error:
+            if isinstance(error, OutOfVocabulary):
+                self.served.counters.add("embedding_oov_requests", (error.table.name,))
+            self._counted(request.model_name, code_of(error))
+            raise
+        except Exception as error:
+            self._counted(request.model_name, grpc.StatusCode.INTERNAL)
+            raise fault(error) from error
+        name = work.table.identity.name
+        self.served.counters.add("embedding_ids", (name,), work.inference.request.batch.layout.total)
+        self._counted(name, grpc.StatusCode.OK)
+        loaded = self.served.registry.entries[name].loaded if name in self.served.registry.entries else None
+        if loaded is not None and loaded.table is work.table and not request.model_version:
+            self.remembered.remember(sent, request, work, loaded)
+        return answer
+
+    async def _work(self, request: Message, context: Context) -> Work:
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:  # its client does not wait any more
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
         served = self.served
         table = await models.table_of(served, request.model_name, request.model_version)
-        inference = inference_of(request, served.limits)
-        found = await answered(table, inference, served.limits)
-        served.counters.add("embedding_ids", (table.identity.name,), inference.request.batch.layout.total)
-        return found
+        return Work.of(table, inference_of(request, served.limits), served.limits)
 
-    def _counted(self, request: Message, code: grpc.StatusCode) -> None:
-        name = request.model_name
+    def _counted(self, name: str, code: grpc.StatusCode) -> None:
         known = name if name in self.served.registry.entries else ""
         self.served.counters.add("embedding_requests", (known, models.GRPC_COUNTED, code.name))
 
