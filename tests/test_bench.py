@@ -179,7 +179,7 @@ def test_the_processor_time_of_a_server_is_that_of_all_its_processes(tmp_path: P
     port = free_port()
     core = Cores.here().server if len(os.sched_getaffinity(0)) > 1 else 0
     with started([sys.executable, "-c", program, str(port)], port, core, tmp_path / "log") as server:
-        server.until(lambda: server.cpu_seconds() >= 0.6)
+        server.until(lambda: server.cpu_seconds() >= 0.55)  # both; the system counts in hundredths, and cuts off
         server.quiet()
         assert server.cpu_seconds() < 5
         child = int(Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text())
