@@ -19,9 +19,9 @@ from service.types import LookupRequest, LookupResult, MaskArray, Selection
 
 
 class Vectors:
-    """What a lookup has found: `shape` and `dtype` of its vectors, and the mask, None when pooled."""
+    """What a lookup has found: `shape` and `dtype` of its vectors, and `mask_shape`, () where a pooled axis is gone."""
 
-    __slots__ = ("_found", "_table", "dtype", "shape")
+    __slots__ = ("_found", "_table", "dtype", "mask_shape", "shape")
 
     def __init__(self, table: EmbeddingTable, found: Selection | LookupResult) -> None:
         self._table = table
@@ -29,8 +29,10 @@ class Vectors:
         if isinstance(found, Selection):
             self.shape: tuple[int, ...] = (*found.shape, table.embedding_dim)
             self.dtype = "float32"
+            self.mask_shape: tuple[int, ...] = found.shape
         else:
             self.shape, self.dtype = found.vectors.shape, found.dtype
+            self.mask_shape = () if found.mask is None else found.mask.shape
 
     def mask(self) -> MaskArray | None:
         """Flat, in row-major order."""

@@ -14,7 +14,7 @@ from service.api.media import JSON
 from service.api.nested import json_type
 from service.api.options import DEFAULT_SCALARS
 from service.api.sizes import check_size
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, RequestTooLarge
 from service.table import EmbeddingTable
 from service.texts import Read
 from service.types import IdBatch, LookupOptions, LookupRequest, VectorArray
@@ -23,6 +23,8 @@ _FEW_CHARACTERS: Final = 2000
 _FEW_NUMBERS: Final = 1 << 14
 """What is embedded on the event loop: some 200 microseconds."""
 
+_CHARACTERS: Final = 16
+"""For each token that a request may have: several times as many as words have."""
 Input: TypeAlias = list[str] | IdBatch
 """Texts, or sequences of ids."""
 _T = TypeVar("_T")
@@ -106,12 +108,24 @@ def _read(table: EmbeddingTable, asked: Input, limits: Limits, *, pooled: bool) 
     if isinstance(asked, IdBatch):
         read = Read(table.reader.pooled(asked, table.padding_id), len(asked.values))
     else:
+        _check_characters(table, asked, limits)
         read = table.reader.read(asked, table.identity)
     if not pooled:
         read = read._replace(request=read.request._replace(weights=None, options=LookupOptions()))
     limits.check_ids(read.request.batch.layout)
     check_size(table, read.request, JSON, DEFAULT_SCALARS, limits)
     return read
+
+
+def _check_characters(table: EmbeddingTable, texts: list[str], limits: Limits) -> None:
+    """Raises RequestTooLarge for texts that are sure to have too many tokens; each costs a tokenizer 150 bytes."""
+    longest = table.reader.settings.max_characters
+    found = sum(len(text) if longest is None else min(len(text), longest) for text in texts)
+    most = _CHARACTERS * limits.max_ids
+    if found > most:
+        raise RequestTooLarge(
+            f"characters of the texts ({_CHARACTERS} for each token)", "EMBEDDING_MAX_IDS", most, found
+        )
 
 
 def _of_tokens(table: EmbeddingTable, request: LookupRequest) -> Iterator[NDArray[np.float32]]:

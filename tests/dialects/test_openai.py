@@ -216,3 +216,12 @@ def test_limits_are_those_of_the_contract(narrow: httpx.Client) -> None:
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
     answer = narrow.post("/v1/embeddings", content=json.dumps({"model": "padded", "input": "x" * 70_000}))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_more_characters_than_tokens_could_have_are_refused_before_they_are_read(narrow: httpx.Client) -> None:
+    asked = {"model": "sentence_transformers", "input": "x" * 1601}
+    answer = narrow.post("/v1/embeddings", json=asked)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+    assert "characters of the texts (16 for each token): 1,601" in answer.json()["error"]["message"]
+    asked = {"model": "model2vec_short", "input": "x" * 1601}  # which cuts texts itself
+    assert narrow.post("/v1/embeddings", json=asked).status_code == 200

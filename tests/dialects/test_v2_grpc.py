@@ -254,14 +254,39 @@ def test_tokens_and_a_ragged_batch(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"length": 5}, {"pooling": "mean"}, {"flatten": True}, {"dtype": "float16"}, {"on_oov": "zeros"}]
+    "options",
+    [
+        {"length": 5},
+        {"pooling": "mean"},
+        {"flatten": True},
+        {"dtype": "float16"},
+        {"on_oov": "zeros"},
+        {"masked": "zero"},
+    ],
 )
 def test_options_are_those_of_the_contract(client: Client, server: Running, options: dict[str, Any]) -> None:
     asked = {"ids": IDS.tolist(), **options}
     ours = httpx.post(f"{server.url}/v1/tables/padded/lookup", json=asked).json()
-    found = client.infer("padded", [tensor("ids", "INT64", IDS)], parameters=options)
-    assert found.as_numpy("vectors").tobytes() == np.array(ours["vectors"], ours["dtype"]).tobytes()
-    assert list(found.get_response().outputs[0].shape) == ours["shape"]
+    for _ in range(3):
+        found = client.infer("padded", [tensor("ids", "INT64", IDS)], parameters=options)
+        assert found.as_numpy("vectors").tobytes() == np.array(ours["vectors"], ours["dtype"]).tobytes()
+        assert list(found.get_response().outputs[0].shape) == ours["shape"]
+        mask = found.as_numpy("mask")
+        assert (None if mask is None else mask.tolist()) == ours.get("mask")
+
+
+def test_other_ids_behind_the_same_message(client: Client) -> None:
+    outputs = [None, [triton.InferRequestedOutput("vectors")], [triton.InferRequestedOutput("mask")]]
+    for seed in range(4):
+        ids = np.random.default_rng(seed).integers(0, len(ROWS), (2, 3))
+        for wanted in outputs:
+            found = client.infer("padded", [tensor("ids", "INT64", ids)], outputs=wanted)
+            vectors, mask = found.as_numpy("vectors"), found.as_numpy("mask")
+            assert vectors is None or vectors.tobytes() == ROWS[ids].tobytes()
+            assert mask is None or mask.tolist() == (ids != 0).tolist()
+            assert (vectors is None, mask is None) == (wanted is outputs[2], wanted is outputs[1])
+        status, text = refused(client, tensor("ids", "INT64", np.array([[0, 7, 0], [0, 0, -1]])), model="padded")
+        assert (status, "id 7 at [0, 1], id -1 at [1, 2]" in text) == ("INVALID_ARGUMENT", True)
 
 
 def test_only_what_is_asked_for_in_its_order(client: Client) -> None:

@@ -213,12 +213,15 @@ def test_options_are_those_of_the_contract(
 ) -> None:
     ours = client.post("/v1/tables/padded/lookup", json={"ids": IDS.tolist(), **options}).json()
     for _ in range(3):
-        outputs = [triton.InferRequestedOutput("vectors", binary_data=binary)]
+        names = ("vectors", "mask") if "mask" in ours else ("vectors",)
+        outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in names]
         found = server.infer("padded", [tensor("ids", "INT64", IDS)], outputs=outputs, parameters=dict(options))
         assert found.get_output("vectors")["datatype"] == ("FP16" if "dtype" in options else "FP32")
         assert found.as_numpy("vectors").shape == shape
         expected = np.array(ours["vectors"], ours["dtype"])
         assert found.as_numpy("vectors").tobytes() == expected.tobytes()
+        if "mask" in ours:
+            assert found.as_numpy("mask").tolist() == ours["mask"]
 
 
 def test_only_what_is_asked_for_in_its_order(server: triton.InferenceServerClient) -> None:

@@ -71,7 +71,7 @@ class Work(NamedTuple):
         for place, wanted in enumerate(self.inference.wanted):
             yield b"," if place else b""
             is_vectors = wanted.name == VECTORS
-            shape = vectors.shape if is_vectors else vectors.shape[:-1]
+            shape = vectors.shape if is_vectors else vectors.mask_shape
             datatype = (FP32 if vectors.dtype == "float32" else FP16) if is_vectors else BOOL
             if wanted.binary:
                 yield entry_of(wanted.name, datatype, shape)

@@ -109,7 +109,7 @@ async def answered(work: Work) -> bytes:
         vectors = await find_in_turns(table, inference.request)
     else:
         vectors = find(table, inference.request)
-    response = _said(table.identity, inference, vectors.shape, vectors.dtype)
+    response = _said(table.identity, inference, vectors.shape, vectors.mask_shape, vectors.dtype)
     turns = Turns()
     for wanted in inference.wanted:
         pieces = []
@@ -120,17 +120,21 @@ async def answered(work: Work) -> bytes:
     return _serialized(response)
 
 
-def head_of(identity: TableVersion, inference: Inference, shape: tuple[int, ...], dtype: str) -> bytes:
+def head_of(
+    identity: TableVersion, inference: Inference, shape: tuple[int, ...], mask_shape: tuple[int, ...], dtype: str
+) -> bytes:
     """A ModelInferResponse up to its raw contents, which are its last field."""
-    return _serialized(_said(identity, inference, shape, dtype))
+    return _serialized(_said(identity, inference, shape, mask_shape, dtype))
 
 
-def _said(identity: TableVersion, inference: Inference, shape: tuple[int, ...], dtype: str) -> Message:
+def _said(
+    identity: TableVersion, inference: Inference, shape: tuple[int, ...], mask_shape: tuple[int, ...], dtype: str
+) -> Message:
     response = _Response(model_name=identity.name, model_version=str(identity.version), id=inference.id or "")
     for wanted in inference.wanted:
         is_vectors = wanted.name == VECTORS
         datatype = (FP32 if dtype == "float32" else FP16) if is_vectors else BOOL
-        response.outputs.append(_Output(name=wanted.name, datatype=datatype, shape=shape if is_vectors else shape[:-1]))
+        response.outputs.append(_Output(name=wanted.name, datatype=datatype, shape=shape if is_vectors else mask_shape))
     return response
 
 

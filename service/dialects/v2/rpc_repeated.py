@@ -18,7 +18,7 @@ from service.dialects.v2.messages import Message
 from service.layout import Layout
 from service.registry import LoadedTable, TableRegistry
 from service.table import EmbeddingTable
-from service.types import IdBatch, LookupOptions, LookupRequest
+from service.types import DEFAULT_OPTIONS, IdBatch, LookupOptions, LookupRequest
 
 _INT64: Final = np.dtype("<i8")
 _RAW_OUTPUT: Final = b"\x32"
@@ -53,10 +53,13 @@ class Remembered(dict[int, Known]):
         ids = batch.values.tobytes()
         if list(request.raw_input_contents) != [ids] or not sent.endswith(ids):  # in typed fields, or of another width
             return
-        shape = work.table.result_shape(lookup)
-        head = head_of(work.table.identity, inference, shape, lookup.options.dtype)
+        has_mask = len(names) > 1
+        if has_mask and lookup.options is not DEFAULT_OPTIONS:  # it may be longer than the ids
+            return
+        shape, mask_shape = work.table.result_shape(lookup), batch.layout.shape
+        head = head_of(work.table.identity, inference, shape, mask_shape, lookup.options.dtype)
         size = int(np.prod(shape)) * (4 if lookup.options.dtype == "float32" else 2)
-        mask_head = _RAW_OUTPUT + _varint(int(np.prod(shape[:-1]))) if len(names) > 1 else None
+        mask_head = _RAW_OUTPUT + _varint(len(batch.values)) if has_mask else None
         if len(self) >= _MOST:
             self.clear()
         self[len(sent)] = Known(
