@@ -114,15 +114,20 @@ class Rows(_Checked):
 
 
 class Texts(_Checked):
-    """Answers made of the JSON text of rows: `finish` gets it with what stands between them."""
+    """Answers made of the JSON text of rows: `finish` gets it with what stands `between` them."""
+
+    def __init__(self, version: Version, between: bytes) -> None:
+        super().__init__(version)
+        self._between = between
 
     def _made(self, table: EmbeddingTable, parts: Sequence[Part], ids: IdArray) -> list[Ready | None]:
         if table.texts is None:
-            return _rendered(table, parts, ids)
+            return _rendered(table, parts, ids, is_flat=self._between != BETWEEN)
         texts, end = table.texts.listed(ids), 0
         if texts is None:
             return [None] if len(parts) == 1 else [self._made(table, [part], _joined([part]))[0] for part in parts]
-        return [finish(table, BETWEEN.join(texts[end : (end := end + length)])) for _, _, length, finish in parts]
+        join = self._between.join
+        return [finish(table, join(texts[end : (end := end + length)])) for _, _, length, finish in parts]
 
 
 class Each(_Checked):
@@ -178,17 +183,18 @@ class Ways(NamedTuple):
     forms: dict[tuple[int, bool], Form]
 
     @classmethod
-    def of(cls, version: Version) -> "Ways":
+    def of(cls, version: Version, between: bytes) -> "Ways":
         """All of a version."""
-        return cls(version, Rows(version), Texts(version), Each(version), {})
+        return cls(version, Rows(version), Texts(version, between), Each(version), {})
 
 
 class VersionWays:
-    """Those of every version in force, for one endpoint."""
+    """Those of every version in force, for one endpoint, in whose answers this stands `between` the texts of rows."""
 
-    __slots__ = ("_counters", "_endpoint", "_of", "_registry")
+    __slots__ = ("_between", "_counters", "_endpoint", "_of", "_registry")
 
-    def __init__(self, registry: TableRegistry, counters: Counters, endpoint: str) -> None:
+    def __init__(self, registry: TableRegistry, counters: Counters, endpoint: str, between: bytes = BETWEEN) -> None:
+        self._between = between
         self._registry = registry
         self._counters = counters
         self._endpoint = endpoint
@@ -199,7 +205,7 @@ class VersionWays:
         ways = self._of.get(loaded)
         if ways is None:
             version = Version(loaded, self._registry, self._counters, self._endpoint)
-            ways = self._of[loaded] = Ways.of(version)
+            ways = self._of[loaded] = Ways.of(version, self._between)
         return ways
 
 
@@ -257,12 +263,13 @@ def _joined(parts: Sequence[Part]) -> IdArray:
     return np.frombuffer(parts[0][1] if len(parts) == 1 else b"".join([ids for _, ids, _, _ in parts]), _INT64)
 
 
-def _rendered(table: EmbeddingTable, parts: Sequence[Part], ids: IdArray) -> list[Ready | None]:
+def _rendered(table: EmbeddingTable, parts: Sequence[Part], ids: IdArray, *, is_flat: bool) -> list[Ready | None]:
     """Answers made of texts of which none are kept."""
     rows, end = table.backend.gather(ids), 0
     found: list[Ready | None] = []
     for _, _, length, finish in parts:
-        text = orjson.dumps(rows[end : end + length], option=orjson.OPT_SERIALIZE_NUMPY)
-        found.append(finish(table, memoryview(text)[2:-2]))
+        some = rows[end : end + length]
+        text = orjson.dumps(some.reshape(-1) if is_flat else some, option=orjson.OPT_SERIALIZE_NUMPY)
+        found.append(finish(table, memoryview(text)[1:-1] if is_flat else memoryview(text)[2:-2]))
         end += length
     return found

@@ -118,6 +118,17 @@ def plain_ids(raw: bytes, most: int) -> tuple[IdArray, Scalars] | None:
         return None
 
 
+def plain_integers(digits: bytes, count: int) -> bytes | None:
+    """So many integers with commas between them, none negative, as int64; None for anything else."""
+    if digits.translate(None, _DIGITS):
+        return None
+    try:
+        ids = orjson.loads(b"[%b]" % digits)
+        return _int64s(count).pack(*ids) if len(ids) == count else None
+    except (orjson.JSONDecodeError, struct.error):  # some digits are no integers; one is beyond int64
+        return None
+
+
 _int64s: Final = lru_cache(maxsize=1024)(lambda count: struct.Struct(f"={count}q"))
 
 

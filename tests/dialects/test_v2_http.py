@@ -516,3 +516,52 @@ def test_limits_are_those_of_the_contract(narrow: httpx.Client) -> None:
     parameters = {"length": 3000}
     status, text = infer(narrow, {"inputs": [{**many[0], "shape": [1], "data": [0]}], "parameters": parameters})
     assert (status, "EMBEDDING_MAX_RESPONSE_BYTES" in text) == (413, True)
+
+
+# JSON that differs in its ids alone
+
+REPEATED = '{"inputs": [{"name": "ids", "datatype": "INT64", "shape": [3], "data": [%s]}]%s}'
+ENDS = ("", ', "outputs": [{"name": "vectors"}]', ', "outputs": [{"name": "vectors"}, {"name": "mask"}]')
+
+
+@pytest.mark.parametrize("model", ["plain", "padded"])
+@pytest.mark.parametrize("end", ENDS)
+def test_other_ids_in_the_same_json(client: httpx.Client, model: str, end: str) -> None:
+    for ids_ in ([5, 1, 0], [2, 2, 6], [0, 0, 0], [3, 4, 5]):
+        body = REPEATED % (", ".join(map(str, ids_)), end)
+        said = client.post(f"/v2/models/{model}/infer", content=body).json()
+        vectors, *rest = said["outputs"]
+        assert np.array(vectors["data"], np.float32).tobytes() == ROWS[ids_].tobytes()
+        assert (said["model_name"], vectors["shape"], len(rest)) == (model, [3, DIM], 0 if end == ENDS[1] else 1)
+        for mask in rest:
+            assert mask["data"] == [model == "plain" or each != 0 for each in ids_]
+
+
+@pytest.mark.parametrize(
+    ("ids_", "text"),
+    [
+        ("5, 1, 7", "id 7 at [2] is not in table plain"),
+        ("5, 1, -1", "id -1 at [2] is not in table plain"),
+        ("5, 1, 01", "not valid JSON"),
+        ("5, 1, ,", "not valid JSON"),
+        ("5, 1 2  ", "not valid JSON"),
+        ("5,    1 ", "input 'ids' has 2 elements, and its shape [3] needs 3"),
+        ("5,1,2,3 ", "input 'ids' has 4 elements, and its shape [3] needs 3"),
+        ("5, [1,2]", "among arrays"),
+        ("5,1,true", "must be an integer, not a boolean"),
+        ("5, 1,1.5", "must be an integer, not a fraction"),
+        ("99999999", "input 'ids' has 1 elements"),
+    ],
+)
+def test_what_is_wrong_in_the_same_json(client: httpx.Client, ids_: str, text: str) -> None:
+    good = REPEATED % ("5, 1, 0 ", "")
+    bad = REPEATED % (ids_.ljust(8), "")
+    assert len(bad) == len(good)
+    for body in (good, good, bad, good):
+        answer = client.post("/v2/models/plain/infer", content=body)
+        if body == good:
+            data = np.array(answer.json()["outputs"][0]["data"], np.float32)
+            assert data.tobytes() == ROWS[[5, 1, 0]].tobytes()
+        else:
+            assert answer.status_code == 400
+            assert text in answer.json()["error"]

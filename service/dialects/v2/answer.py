@@ -76,7 +76,7 @@ class Work(NamedTuple):
             if wanted.binary:
                 yield entry_of(wanted.name, datatype, shape)
             else:
-                yield _said(wanted.name, datatype, shape)
+                yield said_of(wanted.name, datatype, shape)
                 yield from vectors.flat_text() if is_vectors else array_text(_mask(vectors))
                 yield b"}"
         yield b"]}"
@@ -112,7 +112,8 @@ def start_of(table: str, version: int, identity: str | None) -> bytes:
 
 
 @lru_cache(maxsize=512)
-def _said(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+def said_of(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    """What the JSON says of an output up to its data."""
     return orjson.dumps({"name": name, "datatype": datatype, "shape": shape})[:-1] + b',"data":'
 
 

@@ -17,7 +17,7 @@ from service.dialects.v2 import models, repository
 from service.dialects.v2.answer import HEADER_LENGTH, Work, accepted_coding, compressed
 from service.dialects.v2.body import coding_of, flag, inflated, read_infer
 from service.dialects.v2.problems import problem
-from service.dialects.v2.repeated import prepare
+from service.dialects.v2.repeated import prepare, prepare_json
 from service.errors import InvalidRequest, Overloaded
 
 _TARGET: Final = re.compile(rb"/v2/models/([A-Za-z0-9._-]{1,128})/infer")
@@ -54,7 +54,7 @@ class Inferences:
 
     def __init__(self, served: Served) -> None:
         self.served = served
-        self.ways = VersionWays(served.registry, served.counters, models.HTTP_COUNTED)
+        self.ways = VersionWays(served.registry, served.counters, models.HTTP_COUNTED, between=b",")
 
     def routes(self) -> list[Route]:
         """For the active version and for each."""
@@ -132,10 +132,12 @@ class AskedInference:
         else:
             found = self._counted(work.at_once())
             self.inferences.count(work)
-        if entry.loaded is None or self.header_length is None:
+        if entry.loaded is None:
             return found, None
-        sent = body[: self.header_length]
         ways = self.inferences.ways.of(entry.loaded)
+        if self.header_length is None:
+            return found, prepare_json(work, body, ways)
+        sent = body[: self.header_length]
         return found, prepare(work, sent, len(body) - len(sent), ways)
 
     async def in_turns(self, work: Work) -> Answer:

@@ -3,18 +3,21 @@
 Clients write the same JSON for every request of one shape, so that nothing of it has to be parsed again.
 """
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 import numpy as np
+import orjson
 
 from service.api.answer import Buffer, Ready, Stream, head_text
 from service.api.batching import Finish, Part, Stacked, Way, Ways
+from service.api.json_body import plain_integers
 from service.api.media import OCTETS
 from service.api.prepared import Prepared
 from service.api.row_encodings import row_body
-from service.dialects.v2.answer import Work, entry_of, headers_of, start_of
+from service.dialects.v2.answer import JSON_HEADERS, Work, entry_of, headers_of, said_of, start_of
 from service.dialects.v2.inference import MASK, VECTORS
 from service.dialects.v2.tensors import BOOL, DTYPES, FP16, FP32
 from service.table import EmbeddingTable
@@ -40,6 +43,65 @@ def prepare(work: Work, sent: bytes, rest: int, ways: Ways) -> Prepared | None:
     if request.options is not DEFAULT_OPTIONS and (work.large or request.options.pooling == "none"):
         return None
     return _Repeated(work, sent, ways).read
+
+
+def prepare_json(work: Work, body: bytes, ways: Ways) -> Prepared | None:
+    """The same for a body that is JSON as a whole, with an answer in JSON."""
+    request, inference = work.inference.request, work.inference
+    plain = isinstance(request.batch, IdBatch) and request.options is DEFAULT_OPTIONS and request.mask is None
+    if not plain or work.large or inference.id is not None or any(wanted.binary for wanted in inference.wanted):
+        return None
+    found = _DATA.findall(body)
+    if len(found) != 1 or inference.wanted[0].name != VECTORS or not request.batch.layout.total:
+        return None
+    if request.batch.layout.ragged_lengths is not None:
+        return None
+    return _RepeatedJson(work, body, ways).read
+
+
+_DATA: Final = re.compile(rb'"data"\s*:\s*\[')
+
+
+class _RepeatedJson:
+    """Ids in, vectors and perhaps their mask out, as JSON: what stands before and behind the ids is always the same."""
+
+    def __init__(self, work: Work, body: bytes, ways: Ways) -> None:
+        table, inference = work.table, work.inference
+        match = _DATA.search(body)
+        assert match is not None  # noqa: S101  (it was found)
+        self._prefix = body[: match.end()]
+        self._suffix = body[body.index(b"]", match.end()) :]
+        self._count = inference.request.batch.layout.total
+        shape = table.result_shape(inference.request)
+        identity = table.identity
+        self._start = start_of(identity.name, identity.version, None) + said_of(VECTORS, FP32, shape) + b"["
+        self._mask = b"," + said_of(MASK, BOOL, shape[:-1]) if len(inference.wanted) > 1 else None
+        self._way = ways.texts
+        self._longest = work.limits.max_response_bytes
+
+    def read(self, packet: bytes, start: int) -> Part | None:
+        if not packet.startswith(self._prefix, start) or not packet.endswith(self._suffix):
+            return None
+        ids = plain_integers(packet[start + len(self._prefix) : len(packet) - len(self._suffix)], self._count)
+        return None if ids is None else (self._way, ids, self._count, partial(self._of_text, ids))
+
+    def _of_text(self, ids: Buffer, table: EmbeddingTable, text: Buffer) -> Ready | None:
+        end = self._end(ids, table)
+        length = len(self._start) + len(text) + len(end)
+        if length > self._longest:
+            return None
+        return Ready(_JSON_HEAD, length, (self._start, text, end))
+
+    def _end(self, ids: Buffer, table: EmbeddingTable) -> bytes:
+        if self._mask is None:
+            return b"]}]}"
+        if table.padding_id is None:
+            return b"]}%b[%b]}]}" % (self._mask, b",".join([b"true"] * self._count))
+        mask = np.frombuffer(ids, _INT64) != table.padding_id
+        return b"]}%b%b}]}" % (self._mask, orjson.dumps(mask, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+_JSON_HEAD: Final = head_text(200, JSON_HEADERS)
 
 
 class _Repeated:
