@@ -18,7 +18,8 @@ from service.api.admission import Admission
 from service.api.answer import AnswerResponse, Receive, Scope, Send, send_answer
 from service.api.binary_body import reject_query
 from service.api.body import ClientDisconnected
-from service.api.dialect import Dialect, Dialects, Found, Served
+from service.api.dialect import Dialect
+from service.api.dialects import Dialects, Found
 from service.api.documentation import DESCRIPTION, LOOKUP, MULTI_LOOKUP
 from service.api.errors import internal, problem
 from service.api.front import MULTI, Front, Lookups, route_of
@@ -28,6 +29,7 @@ from service.api.limits import Limits
 from service.api.lookup import Address, LookupEndpoint
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import MultiLookupEndpoint
+from service.api.served import Served
 from service.api.tables import tables_router
 from service.api.upload import is_upload, upload_router
 from service.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, ServiceError

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from service.api.admission import ADMITTED, Admission
 from service.api.answer import Answer, Receive, Scope, Send, send_answer
 from service.api.body import ClientDisconnected
-from service.api.dialect import Dialects, Retelling
+from service.api.dialects import Dialects
 from service.api.errors import internal, problem
 from service.api.guard import is_admin
 from service.api.lookup import Address, Head, LookupEndpoint, address_of, read_head
@@ -19,6 +19,7 @@ from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
 from service.api.prepared import Prepared
 from service.api.question import Question
+from service.api.retelling import Retelling
 from service.api.short import Asked, Large
 from service.errors import OutOfVocabulary, Overloaded, ServiceError
 from service.metrics import Counters

@@ -4,7 +4,8 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from service.api.dialect import Dialect, Served
+from service.api.dialect import Dialect
+from service.api.served import Served
 from service.settings import Settings
 
 MAKERS: Final[dict[str, str]] = {

@@ -7,12 +7,12 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.api.dialect import Served
 from service.api.json_body import JsonBody, read_ids
 from service.api.limits import Limits
 from service.api.media import JSON
 from service.api.nested import json_type
 from service.api.options import DEFAULT_SCALARS
+from service.api.served import Served
 from service.api.sizes import check_size
 from service.errors import InvalidRequest, RequestTooLarge
 from service.table import EmbeddingTable

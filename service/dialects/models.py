@@ -6,7 +6,8 @@ One object has the keys of those of both that are switched on.
 from typing import Any
 
 from service.api.answer import Answer
-from service.api.dialect import Call, Route, Served
+from service.api.dialect import Call, Route
+from service.api.served import Served
 from service.dialects.problems import json_answer
 from service.registry import Entry, TableState
 

@@ -9,11 +9,12 @@ import pybase64
 from numpy.typing import NDArray
 
 from service.api.answer import Answer
-from service.api.dialect import Call, Dialect, Route, Served
+from service.api.dialect import Call, Dialect, Route
 from service.api.json_body import JsonBody, as_object
 from service.api.json_text import JsonText
 from service.api.media import JSON, body_type, header_fields
 from service.api.nested import json_type
+from service.api.served import Served
 from service.dialects.embedding import Embedded, checked_dimensions, embed, read_input
 from service.dialects.models import model_routes
 from service.dialects.problems import described, json_answer, status_of

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from service import __version__
 from service.api.answer import Answer
-from service.api.dialect import Call, Dialect, Endpoint, Route, Served
+from service.api.dialect import Call, Dialect, Endpoint, Route
 from service.api.json_body import JsonBody, as_object
 from service.api.json_text import JsonText
 from service.api.media import JSON
 from service.api.nested import json_type
+from service.api.served import Served
 from service.dialects.embedding import Embedded, checked_dimensions, embed, embed_each, read_input
 from service.dialects.problems import described, json_answer, status_of
 from service.errors import InvalidRequest, ServiceError

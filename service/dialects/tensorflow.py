@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from service.api.answer import Answer, Stream
-from service.api.dialect import Call, Dialect, Route, Served
+from service.api.dialect import Call, Dialect, Route
 from service.api.json_body import JsonBody, as_object, read_fields
 from service.api.json_text import JsonText
 from service.api.lookup import Address, version_of
 from service.api.media import JSON
 from service.api.nested import json_type
 from service.api.options import DEFAULT_SCALARS
+from service.api.served import Served
 from service.api.sizes import check_size
 from service.api.turns import Turns
 from service.api.vectors import find, find_in_turns, is_large

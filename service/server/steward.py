@@ -15,8 +15,8 @@ import uvloop
 from service import background
 from service.api.app import Service
 from service.api.authorization import Tokens, local_user
-from service.api.dialect import Retelling
 from service.api.guard import Guard
+from service.api.retelling import Retelling
 from service.server.asking import AskedWorkers
 from service.server.control import Channel, Message
 from service.server.local import Sockets

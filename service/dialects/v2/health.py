@@ -7,7 +7,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2
 
-from service.api.dialect import Served
+from service.api.served import Served
 from service.dialects.v2 import models
 from service.dialects.v2.messages import SERVICE, Message
 

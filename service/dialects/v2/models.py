@@ -7,8 +7,8 @@ import asyncio
 from typing import Any, Final
 
 from service import __version__
-from service.api.dialect import Served
 from service.api.lookup import version_of
+from service.api.served import Served
 from service.dialects.v2.inference import MASK, VECTORS
 from service.errors import VersionNotFound
 from service.opened import Target

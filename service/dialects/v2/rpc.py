@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from starlette.types import ASGIApp
 
-from service.api.dialect import Served
 from service.api.errors import fault
+from service.api.served import Served
 from service.dialects.problems import described
 from service.dialects.v2 import models, repository
 from service.dialects.v2.answer import Work
