@@ -149,16 +149,19 @@ def read_fields(fields: _Object, exact: Callable[[], Any], limits: Limits) -> tu
     return LookupRequest(batch, mask, weights, scalars.options), scalars
 
 
-def read_ids(value: object, exact: Callable[[], Any], limits: Limits) -> IdBatch:
-    """Nested lists of integers; `exact` gives them as they are written. Raises InvalidRequest, RequestTooLarge."""
-    flat, layout, kinds = flatten(value, "ids", limits)
+def read_ids(value: object, exact: Callable[[], Any], limits: Limits, name: str = "ids") -> IdBatch:
+    """Nested lists of integers; `exact` gives them as they are written, and errors have them by their `name`.
+
+    Raises InvalidRequest, RequestTooLarge.
+    """
+    flat, layout, kinds = flatten(value, name, limits)
     limits.check_ids(layout)
     if kinds and kinds != _INTEGERS:
         if kinds - {int, float, LongInteger}:
-            raise _not_all(flat, layout, "ids", "an integer", (int, float, LongInteger))
-        flat, _, kinds = flatten(exact(), "ids", limits)
+            raise _not_all(flat, layout, name, "an integer", (int, float, LongInteger))
+        flat, _, kinds = flatten(exact(), name, limits)
         if kinds - {int, LongInteger}:
-            raise _not_all(flat, layout, "ids", "an integer", (int, LongInteger))
+            raise _not_all(flat, layout, name, "an integer", (int, LongInteger))
         return _wide_ids(flat, layout)
     try:
         return IdBatch(np.array(flat, dtype=np.int64), layout)

@@ -41,6 +41,8 @@ def read_input(body: JsonBody, field: str, limits: Limits) -> Input:
     """A text, texts, ids or sequences of ids; raises InvalidRequest that names the place, RequestTooLarge."""
     value = body.value.get(field)
     if isinstance(value, str):
+        if not _is_unicode(value):
+            raise InvalidRequest(f"{field} has half a surrogate pair", field=field)
         return [value]
     if not isinstance(value, list):
         raise InvalidRequest(f"{field} must be a string or an array, not {json_type(value)}", field=field)
@@ -49,7 +51,7 @@ def read_input(body: JsonBody, field: str, limits: Limits) -> Input:
     limits.check_count(f"elements of {field}", len(value))
     if isinstance(value[0], str):
         return _texts(value, field)
-    batch = read_ids(value, lambda: body.exact[field], limits)
+    batch = read_ids(value, lambda: body.exact[field], limits, field)
     if len(batch.layout.shape) > 2:
         raise InvalidRequest(f"{field} is nested deeper than sequences of ids", field=field)
     return batch
@@ -59,7 +61,17 @@ def _texts(value: list[Any], field: str) -> list[str]:
     for index, text in enumerate(value):
         if not isinstance(text, str):
             raise InvalidRequest(f"{field}[{index}] must be a string, not {json_type(text)}", field=f"{field}[{index}]")
+        if not _is_unicode(text):
+            raise InvalidRequest(f"{field}[{index}] has half a surrogate pair", field=f"{field}[{index}]")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can write it, as tokenizers have to."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 async def embed(served: Served, table: EmbeddingTable, asked: Input, make: Callable[[Embedded], _T]) -> _T:

@@ -14,7 +14,7 @@ from service.api.json_body import JsonBody, as_object, read_fields
 from service.api.json_text import JsonText
 from service.api.lookup import Address, version_of
 from service.api.media import JSON
-from service.api.nested import json_type
+from service.api.nested import MAX_AXES, json_type
 from service.api.options import DEFAULT_SCALARS
 from service.api.served import Served
 from service.api.sizes import check_size
@@ -177,6 +177,8 @@ def _by_column(inputs: object, place: str) -> dict[str, Any]:
 
 def _named(inputs: Mapping[str, Any], place: str) -> dict[str, Any]:
     """One input may have any name, which was the Keras model's; several have those of the contract."""
+    if "b64" in inputs:
+        raise InvalidRequest(f"{place}: values in base64 are not taken", field=place)
     if len(inputs) == 1:
         ((name, value),) = inputs.items()
         return {name: value} if name in ("ids", "tokens") else {_kind(value): value}
@@ -196,19 +198,26 @@ def _kind(value: object) -> str:
     return "tokens" if isinstance(value, str) else "ids"
 
 
-def _whole(value: Any) -> Any:  # noqa: ANN401  (JSON)
-    """With whole numbers that are written as fractions as integers: Keras' inputs are of floats by default."""
+def _whole(value: Any, depth: int = 0) -> Any:  # noqa: ANN401  (JSON)
+    """With whole numbers that are written as fractions as integers: Keras' inputs are of floats by default.
+
+    What is nested deeper than ids may be is left to who refuses it.
+    """
     if isinstance(value, list):
-        return [_whole(element) for element in value] if _has_floats(value) else value
+        return [_whole(element, depth + 1) for element in value] if _has_floats(value, depth) else value
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT else value
 
 
 _EXACT: Final = 2.0**53
 
 
-def _has_floats(value: list[Any]) -> bool:
+def _has_floats(value: list[Any], depth: int) -> bool:
+    if depth > MAX_AXES:
+        return False
     kinds = set(map(type, value))
-    return float in kinds or (list in kinds and any(_has_floats(each) for each in value if isinstance(each, list)))
+    if float in kinds:
+        return True
+    return list in kinds and any(_has_floats(each, depth + 1) for each in value if isinstance(each, list))
 
 
 # What is said of a table

@@ -193,6 +193,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a fraction": ({"model": "plain", "input": [1.5]}, "must be an integer, not a fraction"),
     "a mixture": ({"model": "padded", "input": ["river", 1]}, "input[1] must be a string, not an integer"),
     "too deep": ({"model": "plain", "input": [[[1]]]}, "input is nested deeper than sequences of ids"),
+    "a boolean in a sequence": (
+        {"model": "plain", "input": [[1], [True]]},
+        "input[1][0] must be an integer, not a boolean",
+    ),
     "dimensions a fraction": ({"model": "plain", "input": [1], "dimensions": 1.5}, "dimensions must be an integer"),
 }
 
@@ -203,6 +207,13 @@ def test_what_is_wrong_is_named(client: httpx.Client, asked: Any, text: str) -> 
     said = answer.json()["error"]
     assert (answer.status_code, said["type"]) == (400, "invalid_request_error")
     assert text in said["message"]
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '["a", "b\\udc00"]'])
+def test_half_a_surrogate_pair(client: httpx.Client, text: str) -> None:
+    body = f'{{"model": "model2vec_float32", "input": {text}, "user": 1e999}}'  # which the faster parser refuses
+    answer = client.post("/v1/embeddings", content=body)
+    assert (answer.status_code, "has half a surrogate pair" in answer.text) == (400, True)
 
 
 def test_a_body_that_is_no_json(client: httpx.Client) -> None:

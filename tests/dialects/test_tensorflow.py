@@ -1,5 +1,6 @@
 """TensorFlow Serving's REST API, asked as users of Keras' `Embedding` ask TensorFlow Serving."""
 
+import json
 from typing import Any
 
 import httpx
@@ -93,6 +94,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "two inputs": ({"inputs": {"a": [1], "b": [2]}}, "unknown input 'a'; one may have any name, of several there are"),
     "a signature": ({"instances": [1], "signature_name": 1}, "signature_name must be a string, not an integer"),
     "ids outside": ({"instances": [[5, 7], [-1, 2]]}, "2 are not in table plain version 1, which has the ids 0 to 6"),
+    "base64": ({"instances": [{"b64": "eA=="}]}, "instances: values in base64 are not taken"),
+    "too deep": ({"instances": json.loads("[" * 900 + "]" * 900)}, "ids is nested more than 32 deep"),
+    "fractions too deep": ({"instances": json.loads("[" * 900 + "1.0" + "]" * 900)}, "ids is nested more than 32 deep"),
     "a float beyond integers": ({"instances": [1e300]}, "ids[0] must be an integer, not a fraction"),
     "an integer beyond 64 bits": ({"instances": [[2**70]]}, f"id {2**70} at [0, 0] is not in table plain version 1"),
 }  # fmt: skip

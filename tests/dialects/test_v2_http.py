@@ -331,6 +331,12 @@ def ids(**fields: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [2], "data": [1, 2], **fields}]}
 
 
+def ragged(shape: list[int], offsets: list[int]) -> dict[str, Any]:
+    """Two ids, and offsets in a shape."""
+    (one,) = ids()["inputs"]
+    return {"inputs": [one, {"name": "offsets", "datatype": "INT64", "shape": shape, "data": offsets}]}
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "no JSON": (b"{", "not valid JSON"),
     "an array": ([], "the request must be an object, not an array"),
@@ -370,6 +376,13 @@ WRONG: dict[str, tuple[Any, str]] = {
         | {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [1], "parameters": {"binary_data_size": 8}}]},
         "input 'ids' should have 8 bytes behind the JSON, 0 are left",
     ),
+    "offsets of two axes": (
+        ragged([1, 2], [0, 2]),
+        "offsets must be a flat array of batch + 1 integers",
+    ),
+    "offsets beyond 64 bits": (ragged([2], [0, 2**70]), "input 'offsets' holds an integer beyond 64 bits"),
+    "offsets that descend": (ragged([3], [0, 3, 2]), "offsets must ascend; offsets[2] is less than the one before"),
+    "offsets of other ids": (ragged([2], [0, 3]), "offsets must begin with 0 and end with the 2 ids, not 0 and 3"),
     "an id of 70 bits": (ids(data=[1, 2**70]), f"id {2**70} at [1] is not in table plain version 1"),
     "a bit more than int64": (ids(data=[-(2**63) - 1, 0]), f"id {-(2**63) - 1} at [0] is not in"),
 }

@@ -110,9 +110,10 @@ def offsets_in(tensor: Tensor, limits: Limits) -> AnyArray:
     _check_datatype(tensor, _INTEGERS)
     if not isinstance(tensor.data, list):
         return array_of(tensor)
-    batch = read_ids(tensor.data, tensor.exact, limits)
-    _shaped(batch.layout, tensor)
-    return batch.values
+    batch = read_ids(tensor.data, tensor.exact, limits, tensor.name)
+    if batch.exact:
+        raise InvalidRequest(f"input {tensor.name!r} holds an integer beyond 64 bits", field=tensor.name)
+    return batch.values.reshape(_shaped(batch.layout, tensor).shape)
 
 
 def _check_like_ids(tensor: Tensor, shape: tuple[int, ...]) -> None:
