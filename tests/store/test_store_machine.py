@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from service import npyfile
 from service.errors import Conflict, LabelNotFound, ServiceError, TableNotFound, VersionNotFound
-from service.history import Activation, Deletion, dump
+from service.history import Activation, Deletion, Unloading, dump
 from service.store import TableStore
 from service.types import TableVersion
 from tests.world import imported
@@ -36,6 +36,8 @@ class Model:
     versions: dict[int, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     activations: list[tuple[int, int | None]] = field(default_factory=list)
+    unloaded: list[int] = field(default_factory=list)
+    is_unloaded: bool = False
     deleted: list[int] = field(default_factory=list)
     given: list[int] = field(default_factory=list)
     left_by_the_dead: int = 0
@@ -47,7 +49,7 @@ class Model:
 
     @property
     def active(self) -> int | None:
-        return self.activations[-1][0] if self.activations else None
+        return self.activations[-1][0] if self.activations and not self.is_unloaded else None
 
     @property
     def before(self) -> int | None:
@@ -56,6 +58,7 @@ class Model:
     def activate(self, version: int) -> None:
         if version != self.active:
             self.activations.append((version, self.active))
+            self.is_unloaded = False
 
     def delete(self, version: int) -> None:
         del self.versions[version]
@@ -119,6 +122,15 @@ class StoreMachine(RuleBasedStateMachine):
         if self.does(lambda: self.store.rollback(table), refusal if model.versions else TableNotFound):
             assert model.before is not None
             model.activate(model.before)
+
+    @rule(table=a_table)
+    def unload(self, table: str) -> None:
+        model = self.models[table]
+        refusal: Refusal = Conflict if model.active is None else None
+        if self.does(lambda: self.store.unload(table), refusal if model.versions else TableNotFound):
+            assert model.active is not None
+            model.unloaded.append(model.active)
+            model.is_unloaded = True
 
     @rule(versions=st.tuples(a_version, a_version))
     def switch(self, versions: tuple[int, int]) -> None:
@@ -222,6 +234,7 @@ def check_table(store: TableStore, name: str, model: Model) -> None:
     history = store.history(name)
     activations = [event for event in history if isinstance(event, Activation)]
     assert [(event.version, event.previous) for event in activations] == model.activations
+    assert [event.unloaded for event in history if isinstance(event, Unloading)] == model.unloaded
     assert [event.deleted for event in history if isinstance(event, Deletion)] == model.deleted
     for version, number in model.versions.items():
         folder = store.version(TableVersion(name, version))
