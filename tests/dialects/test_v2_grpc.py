@@ -367,6 +367,7 @@ def test_what_is_wrong_is_named(channel: grpc.Channel, request_: dict[str, Any],
         infer(channel, model_name="plain", **request_)
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert text in error.value.details()
+    assert dict(error.value.trailing_metadata())["embedding-code"] == "invalid_request"
 
 
 def test_ids_outside_are_named_with_their_places(client: Client) -> None:

@@ -42,6 +42,8 @@ _CODES: Final[dict[str, grpc.StatusCode]] = {
 }
 """By the code of an error; whatever else is wrong is an INVALID_ARGUMENT."""
 
+_CODE: Final = "embedding-code"
+"""In the trailers of an error: the contract's code, which tells more than the status."""
 _INFER: Final = "ModelInfer"
 _InferRequest: Final = message("ModelInferRequest")
 Context: TypeAlias = Any
@@ -108,7 +110,7 @@ class Endpoints:
             try:
                 found = await work(request, context)
             except ServiceError as error:
-                await context.abort(code_of(error), described(error))
+                await context.abort(code_of(error), described(error), ((_CODE, error.code),))
             except repository.Refused as refused:
                 await context.abort(_OF_STATUS.get(refused.status, grpc.StatusCode.INTERNAL), refused.text)
             return found if answer is None else ParseDict(found, answer())
