@@ -16,7 +16,7 @@ from typing import Final
 import httpx
 import numpy as np
 
-from load_tests.running import resident_bytes, running
+from load_tests.running import resident_bytes, running, until
 from service import npyfile
 from service.backends import BACKENDS
 from service.manifest import FileRecord, Manifest
@@ -24,6 +24,7 @@ from service.types import IdArray, RowArray
 
 DIM: Final = 128
 _ROW_BYTES: Final = 4 * DIM
+_READY_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def row_of(number: int) -> RowArray:
 def measure(store: Path, ids: IdArray, backend: str, limit: int) -> Figures:
     """Serves the table with this backend; raises AssertionError for a wrong answer."""
     with running(store, "--backend", backend, most_data=limit) as server:
+        # With little of a processor the pages take longer than a worker waits before it answers "not ready".
+        until(lambda: httpx.get(f"{server.url}/health/ready", timeout=60).is_success, _READY_SECONDS)
         expected = np.stack([row_of(number) for number in ids.tolist()])
         for options, wanted in (("", expected), ("?pooling=max", expected.max(axis=0))):
             answer = httpx.post(
