@@ -1,5 +1,6 @@
 """The Open Inference Protocol over gRPC, driven by Triton's own client against a server process."""
 
+import asyncio
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
+import grpc.aio
 import httpx
 import numpy as np
 import pytest
@@ -22,13 +24,15 @@ from tritonclient.utils import InferenceServerException
 from load_tests.running import Running, running
 from service import __version__
 from service.dialects.v2.messages import PACKAGE, POOL, SERVICE, message, methods
+from service.dialects.v2.rpc import start
+from service.server.listening import reserve
 from service.server.rpc import why_not
 from service.settings import Settings
 from service.store import TableStore
 from tests.api.samples import DIM, ROWS, TOKENS
 from tests.api.wire import AnyArray
 from tests.server.test_admin import OPTIONS, SETTINGS
-from tests.world import KERAS_ROWS, publish
+from tests.world import KERAS_ROWS, publish, service_over
 
 IDS = np.array([[5, 1, 0], [2, 2, 6]], dtype=np.int64)
 TOKEN = {"authorization": "Bearer secret"}
@@ -462,3 +466,37 @@ def test_why_there_may_be_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "switched off" in str(why_not(Settings(grpc_port=0, dialects="tei")))
     monkeypatch.setattr("service.server.rpc._NEEDED", ("grpc_that_is_not_there.v1",))
     assert "pip install 'embedding-table-service[grpc]'" in str(why_not(Settings(grpc_port=0)))
+
+
+# In this process, where a server can be put into any state
+
+
+def test_too_many_in_flight_are_refused_and_counted(store_root: Path) -> None:
+    """A call that finds no place is told so, and one that comes when there is room again is answered."""
+    service, _ = service_over(store_root, max_in_flight=1)
+    given = {"name": "ids", "datatype": "INT64", "shape": [1], "contents": {"int64_contents": [1]}}
+    asked = service_pb2.ModelInferRequest(model_name="plain", inputs=[given]).SerializeToString()
+
+    async def test() -> None:
+        kept = reserve("127.0.0.1", 0)
+        host, port = kept.getsockname()
+        server = await start(service.served, service.front, host, port)
+        async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
+            infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+            service.served.admission.in_flight = 1
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await infer(asked)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert "EMBEDDING_MAX_IN_FLIGHT" in error.value.details()
+            service.served.admission.leave()
+            for _ in range(3):
+                answer = service_pb2.ModelInferResponse.FromString(await infer(asked))
+                assert answer.raw_output_contents[0] == ROWS[[1]].tobytes()
+            assert service.served.admission.in_flight == 0
+        await server.stop(0)
+        kept.close()
+
+    asyncio.run(test())
+    counted = service.served.counters.shared.sums("embedding_requests")
+    assert counted["plain", "v2_grpc_infer", "OK"] == 3
+    assert counted["", "v2_grpc_infer", "UNAVAILABLE"] == 1
