@@ -37,7 +37,8 @@ class ImportedTable:
     """A table that is read block by block, once.
 
     `blocks` yields exactly `num_embeddings` rows of `embedding_dim` numbers, all with tokens or all without.
-    `dtype` is what they are to be stored as. `source` says where they come from and is kept in the manifest.
+    `dtype` is what they are to be stored as. `no_text` says why the model that they are from cannot be had for texts.
+    `source` says where they come from and is kept in the manifest.
     """
 
     num_embeddings: int
@@ -48,6 +49,7 @@ class ImportedTable:
     on_oov: OovRule = "error"
     dtype: RowDtype = "float32"
     text: TextModel | None = None
+    no_text: str | None = None
     source: Mapping[str, JsonValue] = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from service.errors import ImportFormatError, InvalidTable
 from service.imported import ImportedTable, TextModel
 from service.importers import read
+from service.importers.json_file import read_object
 from service.importers.options import ImportOptions
 from service.importers.tokenizer import tokens_in
 from service.manifest import TextPooling, TextSettings
@@ -30,7 +31,9 @@ class TextOptions:
         settings = TextSettings(normalize=False, tokenizer="whitespace") if before is None else before.settings
         if self.tokenizer is not None:
             tokenizer = _tokenizer_for(self.tokenizer, imported.num_embeddings)
-            settings = settings.model_copy(update={"tokenizer": "tokenizer.json"})
+            # What is cut and left out is a matter of the tokenizer: nothing of another one's stays.
+            most = _most_tokens(self.tokenizer)
+            settings = TextSettings(normalize=settings.normalize, pooling=settings.pooling, max_tokens=most)
         weights = None if before is None else before.weights
         if self.pooling is not None:
             if weights is not None and self.pooling not in ("mean", "sum"):
@@ -38,7 +41,20 @@ class TextOptions:
             settings = settings.model_copy(update={"pooling": self.pooling})
         if self.normalize:
             settings = settings.model_copy(update={"normalize": True})
-        return replace(imported, text=TextModel(tokenizer, settings, weights))
+        return replace(imported, text=TextModel(tokenizer, settings, weights), no_text=None)
+
+
+def _most_tokens(path: Path) -> int | None:
+    """Where the tokenizer itself cuts texts; raises ImportFormatError for one that cuts them at their beginning."""
+    truncation = read_object(path).get("truncation")
+    if truncation is None:
+        return None
+    most = truncation.get("max_length") if isinstance(truncation, dict) else None
+    if type(most) is not int or most < 0:
+        raise ImportFormatError(str(path), "there is no max_length", "truncation")
+    if truncation.get("direction", "Right") != "Right":
+        raise ImportFormatError(str(path), "texts are cut at their beginning", "truncation.direction")
+    return most
 
 
 AS_THE_FILE_SAYS: Final = TextOptions()

@@ -41,6 +41,6 @@ def load(
         unk_id=manifest.unk_id,
         on_oov=manifest.on_oov,
         texts=make_texts(rows),
-        reader=TextReader.of(folder.text()),
+        reader=TextReader.of(folder.text(), manifest.no_text),
     )
     return LoadedTable(table, manifest, fetching.backend, folder.identity())

@@ -79,6 +79,7 @@ class Manifest(BaseModel):
     unk_id: Annotated[int, Field(ge=0)] | None = None
     on_oov: OovRule = "error"
     text: TextSettings | None = None
+    no_text: str | None = None
     files: dict[str, FileRecord]
     source: dict[str, JsonValue] = Field(default_factory=dict)
     created: AwareDatetime

@@ -4,7 +4,7 @@ A table that says nothing of texts takes what stands between white space for tok
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, NamedTuple, Self, TypeAlias
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import NoVocabulary
+from service.errors import NoVocabulary, RequestTooLarge
 from service.imported import TextModel
 from service.layout import Layout
 from service.manifest import TextSettings
@@ -22,6 +22,7 @@ from service.types import (
     LookupOptions,
     LookupRequest,
     MaskArray,
+    OovRule,
     TableVersion,
     TokenBatch,
     WeightArray,
@@ -29,6 +30,8 @@ from service.types import (
 
 PLAIN: Final = TextSettings(normalize=False)
 _FEW: Final = 8
+_AT_ONCE: Final = 1 << 18
+"""Characters that are tokenised at once; the library has some 200 bytes for each token until then."""
 _LIBRARY: Final = "tokenizers"
 _EXTRA: Final = "pip install 'embedding-table-service[text]'"
 
@@ -56,10 +59,10 @@ class TextReader:
     why_not: str | None = None
 
     @classmethod
-    def of(cls, model: TextModel | None) -> Self:
-        """The reader of a version; one whose tokenizer cannot be had here is served all the same, for ids."""
+    def of(cls, model: TextModel | None, why_not: str | None = None) -> Self:
+        """The reader of a version; one whose texts cannot be read, here or at all, is served all the same, for ids."""
         if model is None:
-            return cls()
+            return cls(why_not=why_not)
         weights = None if model.weights is None else np.array(model.weights)
         if model.tokenizer is None:
             return cls(model.settings, None, weights)
@@ -71,21 +74,43 @@ class TextReader:
             why = f"its tokenizer.json cannot be read: {error}"
         return cls(model.settings, None, weights, why)
 
-    def read(self, texts: Sequence[str], table: TableVersion) -> Read:
-        """The vectors of these texts, one each; raises NoVocabulary where the table's tokenizer is not to be had."""
+    def read(self, texts: Sequence[str], table: TableVersion, most: int) -> Read:
+        """The vectors of these texts, one each, which may have so many tokens in all.
+
+        Raises NoVocabulary where the table's tokenizer is not to be had, RequestTooLarge.
+        """
         if self.why_not is not None:
             raise NoVocabulary(f"{table} reads no texts: {self.why_not}", table)
         if self.tokenize is None:
             return self._between_blanks(texts)
-        settings, tokenize = self.settings, self.tokenize
-        prompt, longest = settings.prompt, settings.max_characters
-        found = tokenize([prompt + text[:longest] for text in texts])
-        most = settings.max_tokens
-        if most is not None and max(map(len, found), default=0) > most:
-            found = [ids[:most] for ids in found]
+        found: list[list[int]] = []
+        for some in self._some_at_a_time(texts):
+            found += self._cut(self.tokenize(some))
+            if len(found) < len(texts) and sum(map(len, found)) > most:
+                raise RequestTooLarge("tokens in the request", "EMBEDDING_MAX_IDS", most)
         lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
         ids = np.fromiter(chain.from_iterable(found), dtype=np.int64, count=int(lengths.sum()))
         return Read(self.pooled(IdBatch(ids, Layout.ragged(lengths))), len(ids))
+
+    def _some_at_a_time(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        """The texts as the tokenizer gets them: so many that what it makes of them is never much memory."""
+        prompt, longest = self.settings.prompt, self.settings.max_characters
+        some: list[str] = []
+        size = 0
+        for text in texts:
+            some.append(prompt + text[:longest])
+            size += len(some[-1])
+            if size > _AT_ONCE:
+                yield some
+                some, size = [], 0
+        if some:
+            yield some
+
+    def _cut(self, found: list[list[int]]) -> list[list[int]]:
+        most = self.settings.max_tokens
+        if most is None or max(map(len, found), default=0) <= most:
+            return found
+        return [ids[:most] for ids in found]
 
     def _between_blanks(self, texts: Sequence[str]) -> Read:
         words = [text.split() for text in texts]
@@ -97,8 +122,13 @@ class TextReader:
         """How the rows of a text become its vector."""
         return LookupOptions(pooling=self.settings.pooling, normalize=self.settings.normalize)
 
-    def pooled(self, batch: IdBatch, padding_id: int | None = None) -> LookupRequest:
-        """The vectors of sequences of ids, as if they were those of texts; `padding_id` does not count."""
+    def pooled(
+        self, batch: IdBatch, padding_id: int | None = None, on_oov: OovRule = "error", unk_id: int | None = None
+    ) -> LookupRequest:
+        """The vectors of sequences of ids, as if they were those of texts; `padding_id` does not count.
+
+        The last two are the table's: how many count is the model's divisor, under the rule `mask` none outside it.
+        """
         dropped = self.settings.dropped_ids if padding_id is None else [*self.settings.dropped_ids, padding_id]
         # Said for each, or the table would leave out its own padding, which a tokenizer may give for a word.
         counted = _without(batch.values, dropped)
@@ -107,7 +137,9 @@ class TextReader:
             return request
         # The model's own formula: the weighed rows over their number, not over the sum of the weights.
         within = (batch.values >= 0) & (batch.values < len(self.weights))
-        weights = self.weights.take(np.where(within, batch.values, 0))
+        if on_oov == "mask":
+            counted &= within
+        weights = self.weights.take(np.where(within, batch.values, 0 if unk_id is None else unk_id))
         if self.settings.pooling == "mean":
             owners = np.repeat(np.arange(batch.layout.rows), batch.layout.lengths())
             weights = weights / np.maximum(np.bincount(owners[counted], minlength=batch.layout.rows), 1)[owners]

@@ -236,6 +236,7 @@ def _new_manifest(imported: ImportedTable, files: dict[str, FileRecord], roundin
             unk_id=imported.unk_id,
             on_oov=imported.on_oov,
             text=None if imported.text is None else imported.text.settings,
+            no_text=imported.no_text,
             files=files,
             source=dict(imported.source),
             created=datetime.now(UTC),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from service.errors import ImportFormatError, InvalidTable, NoVocabulary, OutOfVocabulary
+from service.errors import ImportFormatError, InvalidTable, NoVocabulary, OutOfVocabulary, RequestTooLarge
 from service.imported import TextModel
 from service.importers.options import ImportOptions
 from service.importing import Import, TextOptions
@@ -39,7 +39,7 @@ def table_of(root: Path, text: TextModel | None, **special: Any) -> EmbeddingTab
 
 
 def vectors(table: EmbeddingTable, *texts: str) -> list[list[float]]:
-    found: list[list[float]] = table.lookup(table.reader.read(texts, table.identity).request).vectors.tolist()
+    found: list[list[float]] = table.lookup(table.reader.read(texts, table.identity, 1000).request).vectors.tolist()
     return found
 
 
@@ -51,14 +51,14 @@ def test_a_tokenizer_whose_ids_are_the_rows(tmp_path: Path) -> None:
     table = table_of(tmp_path, TextModel(tokenizer(), TextSettings(normalize=False)))
     assert vectors(table, "hope to see", "you", "") == [mean(0, 1, 2), mean(3), [0.0, 0.0]]
     assert vectors(table, "hope zzz") == [mean(0, 6)]
-    assert table.reader.read(["hope to", "see"], WORDS).tokens == 3
+    assert table.reader.read(["hope to", "see"], WORDS, 1000).tokens == 3
 
 
 def test_ids_that_are_left_out_and_texts_that_are_cut(tmp_path: Path) -> None:
     settings = TextSettings(normalize=False, prompt="to ", max_characters=8, max_tokens=3, dropped_ids=[6])
     table = table_of(tmp_path, TextModel(tokenizer(), settings))
     assert vectors(table, "see zzz nice", "hope you", "a b c d") == [mean(1, 2), mean(1, 0, 3), mean(1)]
-    assert table.reader.read(["see zzz nice"], WORDS).tokens == 3
+    assert table.reader.read(["see zzz nice"], WORDS, 1000).tokens == 3
 
 
 def test_weights_are_over_the_number_of_tokens_as_model2vec_has_it(tmp_path: Path) -> None:
@@ -71,6 +71,42 @@ def test_weights_are_over_the_number_of_tokens_as_model2vec_has_it(tmp_path: Pat
     ids = IdBatch(np.array([0, 1, 2, 3, 3]), Layout.ragged([3, 2]))
     of_ids = table.lookup(table.reader.pooled(ids)).vectors.tolist()
     assert of_ids == [found, [0.0, 0.0]]
+
+
+def test_ids_outside_do_not_count_under_the_rule_that_masks_them(tmp_path: Path) -> None:
+    weights = np.array([2.0, -1.0, 0.5, 0.0, 1.0, 1.0, 1.0])
+    table = table_of(tmp_path, TextModel(tokenizer(), TextSettings(normalize=False), weights), on_oov="mask")
+    ids = IdBatch(np.array([0, 0, 99, -5]), Layout.ragged([1, 3]))
+    one, same = table.lookup(table.reader.pooled(ids, on_oov=table.on_oov)).vectors.tolist()
+    assert one == same == pytest.approx((KERAS_ROWS[0] * 2.0).tolist(), rel=1e-6)
+
+
+def test_the_weight_of_what_is_unknown_is_that_of_its_row(tmp_path: Path) -> None:
+    weights = np.array([2.0, -1.0, 0.5, 0.0, 1.0, 1.0, 3.0])
+    model = TextModel(tokenizer(), TextSettings(normalize=False), weights)
+    table = table_of(tmp_path, model, on_oov="unk", unk_id=6)
+    ids = IdBatch(np.array([99]), Layout((1,)))
+    found = table.lookup(table.reader.pooled(ids, None, table.on_oov, table.unk_id)).vectors.tolist()
+    assert found == pytest.approx((KERAS_ROWS[6] * 3.0).tolist(), rel=1e-6)
+
+
+def test_texts_are_tokenised_some_at_a_time_up_to_a_limit(tmp_path: Path) -> None:
+    table = table_of(tmp_path, TextModel(tokenizer(), TextSettings(normalize=False)))
+    texts = ["hope to see", "you", "", *["soon " * 30_000] * 4]
+    assert table.reader.read(texts, WORDS, 150_000).tokens == 120_004
+    with pytest.raises(RequestTooLarge, match="EMBEDDING_MAX_IDS allows 1,000"):
+        table.reader.read(texts, WORDS, 1000)
+
+
+def test_a_model_that_is_not_read_as_a_whole_reads_no_texts(tmp_path: Path) -> None:
+    store = TableStore(tmp_path)
+    imported_ = Import(ImportOptions()).read(STATIC / "sentence_transformers_dense")
+    table = load(store, store.publish("dense", imported_)).table
+    assert not table.reads_texts
+    with pytest.raises(NoVocabulary, match="reads no texts: Dense follows the rows"):
+        table.reader.read(["hope"], WORDS, 1000)
+    chosen = Import(ImportOptions(), text=TextOptions(pooling="sum")).read(STATIC / "sentence_transformers_dense")
+    assert load(store, store.publish("dense", chosen)).table.reads_texts
 
 
 def test_padding_counts_in_a_text_and_not_among_ids(tmp_path: Path) -> None:
@@ -116,7 +152,7 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
     reader = TextReader.of(TextModel(tokenizer(), TextSettings(normalize=False)))
     with pytest.raises(NoVocabulary, match=r"pip install 'embedding-table-service\[text\]'"):
-        reader.read(["hope"], WORDS)
+        reader.read(["hope"], WORDS, 1000)
 
 
 def test_leading_dimensions() -> None:
@@ -144,6 +180,20 @@ def test_an_import_may_name_a_tokenizer(tmp_path: Path) -> None:
     assert read(tmp_path, pooling="sum") == TextModel(
         None, TextSettings(normalize=False, tokenizer="whitespace", pooling="sum")
     )
+
+
+def test_another_tokenizer_brings_its_own_cut_and_nothing_of_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    made = Tokenizer.from_str(tokenizer().decode())
+    made.enable_truncation(3)
+    made.save(str(path))
+    text = Import(ImportOptions(), text=TextOptions(tokenizer=path)).read(STATIC / "model2vec_float32").text
+    assert text is not None
+    assert text.settings == TextSettings(normalize=True, max_tokens=3)
+    made.enable_truncation(3, direction="left")
+    made.save(str(path))
+    with pytest.raises(ImportFormatError, match="texts are cut at their beginning"):
+        read(tmp_path, tokenizer=path)
 
 
 def test_a_tokenizer_must_give_rows(tmp_path: Path) -> None:

@@ -175,12 +175,12 @@ def _wide_ids(flat: list[int | LongInteger], layout: Layout) -> IdBatch:
     return IdBatch(np.array([-1 if i in exact else n for i, n in enumerate(flat)], np.int64), layout, exact)
 
 
-def read_tokens(value: object, limits: Limits) -> TokenBatch:
-    """Nested lists of strings; raises InvalidRequest that names another type, RequestTooLarge."""
-    flat, layout, kinds = flatten(value, "tokens", limits)
+def read_tokens(value: object, limits: Limits, name: str = "tokens") -> TokenBatch:
+    """Nested lists of strings, by their `name` in errors; raises InvalidRequest, RequestTooLarge."""
+    flat, layout, kinds = flatten(value, name, limits)
     limits.check_ids(layout)
     if kinds - {str}:
-        raise _not_all(flat, layout, "tokens", "a string", (str,))
+        raise _not_all(flat, layout, name, "a string", (str,))
     return TokenBatch(flat, layout)
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -14,16 +16,17 @@ from service.api.nested import json_type
 from service.api.options import DEFAULT_SCALARS
 from service.api.served import Served
 from service.api.sizes import check_size
-from service.errors import InvalidRequest, RequestTooLarge
+from service.errors import InvalidRequest, OutOfVocabulary, RequestTooLarge
+from service.layout import Layout
 from service.table import EmbeddingTable
 from service.texts import Read
-from service.types import IdBatch, LookupOptions, LookupRequest, VectorArray
+from service.types import IdBatch, LookupOptions, LookupRequest, LookupResult, VectorArray
 
 _FEW_CHARACTERS: Final = 2000
 _FEW_NUMBERS: Final = 1 << 14
 """What is embedded on the event loop: some 200 microseconds."""
 
-_CHARACTERS: Final = 16
+_CHARACTERS: Final = 8
 """For each token that a request may have: several times as many as words have."""
 Input: TypeAlias = list[str] | IdBatch
 """Texts, or sequences of ids."""
@@ -105,9 +108,18 @@ async def _worked(
         read = _read(table, asked, served.limits, pooled=pooled)
         return work(read), read.tokens
 
-    made, tokens = whole() if _is_little(table, asked) else await asyncio.to_thread(whole)
+    if _is_little(table, asked):
+        made, tokens = whole()
+    else:
+        made, tokens = await asyncio.get_running_loop().run_in_executor(_threads(), whole)
     served.counters.add("embedding_ids", (table.identity.name,), tokens)
     return made
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    """Two at a time: tokenizers have threads of their own, and others must not wait for long texts."""
+    return ThreadPoolExecutor(max_workers=2, thread_name_prefix="texts")
 
 
 def _is_little(table: EmbeddingTable, asked: Input) -> bool:
@@ -118,15 +130,29 @@ def _is_little(table: EmbeddingTable, asked: Input) -> bool:
 
 def _read(table: EmbeddingTable, asked: Input, limits: Limits, *, pooled: bool) -> Read:
     if isinstance(asked, IdBatch):
-        read = Read(table.reader.pooled(asked, table.padding_id), len(asked.values))
+        pooled_ids = table.reader.pooled(asked, table.padding_id, table.on_oov, table.unk_id)
+        read = Read(pooled_ids, len(asked.values))
     else:
         _check_characters(table, asked, limits)
-        read = table.reader.read(asked, table.identity)
+        read = table.reader.read(asked, table.identity, limits.max_ids)
     if not pooled:
         read = read._replace(request=read.request._replace(weights=None, options=LookupOptions()))
     limits.check_ids(read.request.batch.layout)
-    check_size(table, read.request, JSON, DEFAULT_SCALARS, limits)
+    check_size(table, read.request if pooled else _flat(read.request), JSON, DEFAULT_SCALARS, limits)
     return read
+
+
+def _flat(request: LookupRequest) -> LookupRequest:
+    """The same positions in one sequence: sequences of many lengths would have to be padded to the longest."""
+    return request._replace(batch=request.batch._replace(layout=Layout((request.batch.layout.total,))))
+
+
+def _found(table: EmbeddingTable, request: LookupRequest) -> LookupResult:
+    try:
+        return table.lookup(_flat(request))
+    except OutOfVocabulary:
+        table.lookup(request)  # which names places as they were sent
+        raise
 
 
 def _check_characters(table: EmbeddingTable, texts: list[str], limits: Limits) -> None:
@@ -141,20 +167,18 @@ def _check_characters(table: EmbeddingTable, texts: list[str], limits: Limits) -
 
 
 def _of_tokens(table: EmbeddingTable, request: LookupRequest) -> Iterator[NDArray[np.float32]]:
-    found = table.lookup(request)
+    found = _found(table, request)
     assert found.mask is not None  # noqa: S101  (nothing is pooled)
-    layout = request.batch.layout
-    each = (layout.rows, layout.shape[-1])
-    weights = table.reader.weights
+    vectors, weights = _float32(found.vectors), table.reader.weights
     first = 0
-    all_vectors = _float32(found.vectors).reshape(*each, table.embedding_dim)
-    for vectors, mask, length in zip(all_vectors, found.mask.reshape(each), layout.lengths().tolist(), strict=True):
-        counts = mask[:length]
-        rows = vectors[:length][counts]
+    for length in request.batch.layout.lengths().tolist():
+        end = first + length
+        counts = found.mask[first:end]
+        rows = vectors[first:end][counts]
         if weights is not None and isinstance(request.batch, IdBatch):
-            ids = request.batch.values[first : first + length][counts]
-            rows = (rows * weights[ids][:, np.newaxis]).astype(np.float32)
-        first += length
+            ids = request.batch.values[first:end][counts]
+            rows = (rows * weights.take(ids, mode="clip")[:, np.newaxis]).astype(np.float32)
+        first = end
         yield rows
 
 

@@ -17,7 +17,7 @@ from service.api.nested import json_type
 from service.api.served import Served
 from service.dialects.embedding import Embedded, checked_dimensions, embed, read_input
 from service.dialects.models import model_routes
-from service.dialects.problems import described, json_answer, status_of
+from service.dialects.problems import described, json_answer, printable, status_of
 from service.errors import InvalidRequest, ServiceError, TableNotFound, UnsupportedMediaType
 from service.texts import leading
 
@@ -53,6 +53,7 @@ def dialect(served: Served) -> Dialect:
             *model_routes(served),
         ],
         problem,
+        prefixes=("/v1/embeddings/", "/v1/models/"),
     )
 
 
@@ -111,10 +112,11 @@ def _encoder(fields: dict[str, Any]) -> Callable[[NDArray[np.float32]], bytes]:
 def problem(error: ServiceError) -> Answer:
     """The answer to an error, as OpenAI writes it."""
     status = status_of(error, _STATUS)
+    field = error.members().get("field")
     said: dict[str, object] = {
         "message": described(error),
         "type": _TYPES.get(status, "invalid_request_error"),
-        "param": error.members().get("field"),
+        "param": None if field is None else printable(str(field)),
         "code": error.code,
     }
     if isinstance(error, TableNotFound):

@@ -44,4 +44,13 @@ def printable(text: str) -> str:
 def json_answer(content: object, status: int = 200, error: ServiceError | None = None) -> Answer:
     """An object of a protocol, with the headers that go with an error."""
     headers = ((b"content-type", JSON.encode()), *(() if error is None else headers_of(error)))
-    return Answer(status, headers, (orjson.dumps(content),))
+    try:
+        return Answer(status, headers, (orjson.dumps(content),))
+    except TypeError:  # names that a client has sent may hold what JSON cannot
+        return Answer(status, headers, (orjson.dumps(_printable(content)),))
+
+
+def _printable(content: object) -> object:
+    if isinstance(content, dict):
+        return {printable(str(name)): _printable(value) for name, value in content.items()}
+    return printable(content) if isinstance(content, str) else content

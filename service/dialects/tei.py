@@ -7,14 +7,13 @@ requests name none: they are answered from the table that a setting names, or be
 from typing import Any, Final
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from service import __version__
 from service.api.answer import Answer
 from service.api.dialect import Call, Dialect, Endpoint, Route
 from service.api.json_body import JsonBody, as_object
-from service.api.json_text import JsonText
+from service.api.json_text import JsonText, array_text
 from service.api.media import JSON
 from service.api.nested import json_type
 from service.api.served import Served
@@ -59,8 +58,11 @@ def dialect(served: Served) -> Dialect:
     ]
     embed_, *_ = endpoints["embed"]
     summary = "The same as /embed, for clients that take a server's address for a model"
-    alias = Route("POST", "/", embed_, summary, "root", COUNTED, alias=True)
-    return Dialect("tei", "Text Embeddings Inference", [*routes, alias], problem)
+    aliases = [
+        Route("POST", path, embed_, summary, name, COUNTED, alias=True)
+        for path, name in (("/", "root"), ("/tei/{table}", "table"), ("/tei/{table}/", "slash"))
+    ]
+    return Dialect("tei", "Text Embeddings Inference", [*routes, *aliases], problem, prefixes=("/tei/",))
 
 
 def problem(error: ServiceError) -> Answer:
@@ -129,8 +131,8 @@ def _arrays(served: Served, arrays: list[NDArray[np.float32]], *, each: bool) ->
     text = JsonText(served.limits)
     text.write([b"["] if each else [])
     for place, array in enumerate(arrays):
-        said = orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
-        text.write([b"," if place else b"", said])
+        text.write([b","] if place else [])
+        text.write(array_text(array))
     text.write([b"]"] if each else [])
     return Answer(200, _HEADERS, tuple(text.pieces))
 
@@ -164,7 +166,8 @@ def _info_with(served: Served) -> Endpoint:
 def _read(body: JsonBody, allowed: frozenset[str]) -> dict[str, Any]:
     fields = as_object(body.value, allowed, "the body")
     _flag(fields, "truncate", default=False)  # texts are cut where the table says so, ids never
-    if fields.get("truncation_direction", "right") not in ("right", "Right"):
+    direction = fields.get("truncation_direction")
+    if fields.get("truncate") and direction not in (None, "right", "Right"):
         raise InvalidRequest("texts are cut at their end only", field="truncation_direction")
     if fields.get("prompt_name") is not None:
         raise InvalidRequest("there are no prompts to choose from", field="prompt_name")

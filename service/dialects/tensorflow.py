@@ -5,16 +5,20 @@ Source: "RESTful API" of TensorFlow Serving. A table answers as a Keras model of
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from service.api.answer import Answer, Stream
 from service.api.dialect import Call, Dialect, Route
-from service.api.json_body import JsonBody, as_object, read_fields
+from service.api.json_body import JsonBody, as_object, read_ids, read_tokens
 from service.api.json_text import JsonText
+from service.api.limits import Limits
 from service.api.lookup import Address, version_of
 from service.api.media import JSON
-from service.api.nested import MAX_AXES, json_type
+from service.api.nested import flatten, json_type
 from service.api.options import DEFAULT_SCALARS
 from service.api.served import Served
 from service.api.sizes import check_size
@@ -22,13 +26,12 @@ from service.api.turns import Turns
 from service.api.vectors import find, find_in_turns, is_large
 from service.dialects.models import model_routes, version_status
 from service.dialects.problems import described, json_answer, status_of
-from service.errors import InvalidRequest, LabelNotFound, ServiceError, VersionNotFound
+from service.errors import InvalidRequest, LabelNotFound, RouteNotFound, ServiceError, VersionNotFound
 from service.table import EmbeddingTable
-from service.types import LookupRequest
+from service.types import IdBatch, LookupRequest, TokenBatch
 
 COUNTED: Final = "tensorflow_predict"
 _FIELDS: Final = frozenset({"signature_name", "instances", "inputs"})
-_OURS: Final = frozenset({"ids", "tokens", "mask", "weights"})
 _STATUS: Final = {406: 400, 409: 400, 415: 400, 422: 400}
 _SCHEMA: Final = {
     "type": "object",
@@ -68,12 +71,20 @@ def dialect(served: Served) -> Dialect:
         for place, name in places.items()
         if place
     ]
+    others = [
+        Route("POST", f"{_BASE}{place}:{{verb}}", _other, "Other verbs, which there are not", f"verb{name}", alias=True)
+        for place, name in places.items()
+    ]
     signatures = [
         Route("GET", f"{_BASE}{place}/metadata", metadata, "Signature of a table", f"metadata{name}")
         for place, name in places.items()
     ]
-    routes = [*predictions, *model_routes(served), *states, *signatures]
+    routes = [*predictions, *others, *model_routes(served), *states, *signatures]
     return Dialect("tensorflow", "TensorFlow Serving", routes, problem)
+
+
+async def _other(call: Call) -> Answer:
+    raise RouteNotFound(f"a table has no verb {call.names['verb']!r}; it has predict")
 
 
 def problem(error: ServiceError) -> Answer:
@@ -100,124 +111,113 @@ def _address(call: Call) -> Address:
 
 
 class Question(NamedTuple):
-    """What is asked, and the name under which it is answered: by row (`instances`) or by column (`inputs`)."""
+    """What is asked, and how it is answered: by row (`instances`) or by column (`inputs`), perhaps for one id alone."""
 
     request: LookupRequest
     answered_as: str
+    is_scalar: bool
 
 
 async def _predict(served: Served, call: Call) -> Answer:
     served.registry.entry(call.table)
     body = JsonBody(await call.body(served.limits.max_body_bytes))
     table = await _table(served, call)
-    asked = _read(body, served)
+    asked = _read(body, served.limits)
     numbers, _ = check_size(table, asked.request, JSON, DEFAULT_SCALARS, served.limits)
+    large = is_large(table, asked.request, numbers, text=True)
     text = JsonText(served.limits)
     text.write([b'{"%b":' % asked.answered_as.encode()])
-    if is_large(table, asked.request, numbers, text=True):
+    if large:
         await Turns().begin()
         vectors = await find_in_turns(table, asked.request)
         await text.write_in_turns(vectors.nested_text())
-        text.write([b"}"])
-        answer = Answer(200, _HEADERS, Stream(text.size, iter(text.pieces)))
     else:
-        text.write(find(table, asked.request).nested_text())
-        text.write([b"}"])
-        answer = Answer(200, _HEADERS, tuple(text.pieces))
+        vectors = find(table, asked.request)
+        text.write([b"".join(vectors.nested_text())[1:-1]] if asked.is_scalar else vectors.nested_text())
+    text.write([b"}"])
     served.counters.add("embedding_ids", (table.identity.name,), asked.request.batch.layout.total)
-    return answer
+    return Answer(200, _HEADERS, Stream(text.size, iter(text.pieces)) if large else tuple(text.pieces))
 
 
 _HEADERS: Final = ((b"content-type", JSON.encode()),)
 
 
-def _read(body: JsonBody, served: Served) -> Question:
+def _read(body: JsonBody, limits: Limits) -> Question:
     fields = as_object(body.value, _FIELDS, "the body")
     if ("instances" in fields) == ("inputs" in fields):
         raise InvalidRequest("either instances or inputs must be given, and not both", field="instances")
-    signature = fields.get("signature_name", "serving_default")
-    if not isinstance(signature, str):
+    signature = fields.get("signature_name")
+    if signature is not None and not isinstance(signature, str):
         raise InvalidRequest(f"signature_name must be a string, not {json_type(signature)}", field="signature_name")
     place = "instances" if "instances" in fields else "inputs"
-    arrange = _by_row if place == "instances" else _by_column
-    named = arrange(fields[place], place)
-    request, _ = read_fields(
-        {name: _whole(value) for name, value in named.items()},
-        lambda: _exact(arrange(body.exact[place], place)),
-        served.limits,
-    )
-    return Question(request, "predictions" if place == "instances" else "outputs")
+    arrange = partial(_by_row if place == "instances" else _by_column, place=place, limits=limits)
+    value = arrange(fields[place])
+    is_scalar = place == "inputs" and not isinstance(value, list)
+    elements = [value] if is_scalar else value
+    batch: IdBatch | TokenBatch
+    if _is_text(elements):
+        batch = read_tokens(elements, limits, place)
+    else:
+        exact = (lambda: [arrange(body.exact[place])]) if is_scalar else lambda: arrange(body.exact[place])
+        batch = _whole_ids(elements, exact, limits, place)
+    return Question(LookupRequest(batch), "predictions" if place == "instances" else "outputs", is_scalar)
 
 
-def _exact(named: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _whole(value) for name, value in named.items()}
-
-
-def _by_row(instances: object, place: str) -> dict[str, Any]:
-    """Values of the one input, or objects with the inputs by their names, as inputs by their names."""
+def _by_row(instances: object, place: str, limits: Limits) -> Any:  # noqa: ANN401  (JSON)
+    """Values of the one input, or objects that have it by its name, as its values."""
     if not isinstance(instances, list):
         raise InvalidRequest(f"{place} must be an array, not {json_type(instances)}", field=place)
-    if not any(isinstance(instance, dict) for instance in instances):
-        return {_kind(instances): instances}
+    limits.check_count(place, len(instances))
+    if dict not in set(map(type, instances)):
+        return instances
     first = instances[0]
     for index, instance in enumerate(instances):
         if not isinstance(instance, dict) or not isinstance(first, dict) or instance.keys() != first.keys():
             where = f"{place}[{index}]"
             raise InvalidRequest(f"{where} does not have the inputs of {place}[0]", field=where)
-    return _named({name: [instance[name] for instance in instances] for name in first}, place)
+    name = _name(first, place)
+    return [instance[name] for instance in instances]
 
 
-def _by_column(inputs: object, place: str) -> dict[str, Any]:
-    if isinstance(inputs, dict):
-        return _named(inputs, place)
-    if not isinstance(inputs, list):
-        raise InvalidRequest(f"{place} must be an array or an object, not {json_type(inputs)}", field=place)
-    return {_kind(inputs): inputs}
+def _by_column(inputs: object, place: str, limits: Limits) -> Any:  # noqa: ANN401  (JSON)
+    value = inputs[_name(inputs, place)] if isinstance(inputs, dict) else inputs
+    if isinstance(value, list):
+        limits.check_count(place, len(value))
+    return value
 
 
-def _named(inputs: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """One input may have any name, which was the Keras model's; several have those of the contract."""
-    if "b64" in inputs:
+def _name(inputs: Mapping[str, Any], place: str) -> str:
+    """That of the one input, which may be any: it was the Keras model's."""
+    if len(inputs) != 1:
+        raise InvalidRequest(f"{place} must have one input, of any name, and has {len(inputs)}", field=place)
+    (name,) = inputs
+    if name == "b64":
         raise InvalidRequest(f"{place}: values in base64 are not taken", field=place)
-    if len(inputs) == 1:
-        ((name, value),) = inputs.items()
-        return {name: value} if name in ("ids", "tokens") else {_kind(value): value}
-    unknown = [name for name in inputs if name not in _OURS]
-    if unknown:
-        raise InvalidRequest(
-            f"unknown input {unknown[0]!r}; one may have any name, of several there are {', '.join(sorted(_OURS))}",
-            field=place,
-        )
-    return dict(inputs)
+    return name
 
 
-def _kind(value: object) -> str:
+def _is_text(value: object) -> bool:
     """Whether the first element is a string, and so all are tokens."""
     while isinstance(value, list) and value:
         value = value[0]
-    return "tokens" if isinstance(value, str) else "ids"
+    return isinstance(value, str)
 
 
-def _whole(value: Any, depth: int = 0) -> Any:  # noqa: ANN401  (JSON)
-    """With whole numbers that are written as fractions as integers: Keras' inputs are of floats by default.
+def _whole_ids(value: Any, exact: Callable[[], Any], limits: Limits, place: str) -> IdBatch:  # noqa: ANN401
+    """Ids, which may be written as fractions (`3.0`): Keras' inputs are of floats by default.
 
-    What is nested deeper than ids may be is left to who refuses it.
+    Whatever cannot be told of the numbers as float64 is read once more, as it is written.
     """
-    if isinstance(value, list):
-        return [_whole(element, depth + 1) for element in value] if _has_floats(value, depth) else value
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT else value
+    flat, layout, kinds = flatten(value, place, limits)
+    limits.check_ids(layout)
+    if float in kinds and not kinds - {int, float}:
+        numbers = np.array(flat, dtype=np.float64)
+        if (np.abs(numbers) < _EXACT).all() and (numbers == np.floor(numbers)).all():
+            return IdBatch(numbers.astype(np.int64), layout)
+    return read_ids(value, exact, limits, place)
 
 
 _EXACT: Final = 2.0**53
-
-
-def _has_floats(value: list[Any], depth: int) -> bool:
-    if depth > MAX_AXES:
-        return False
-    kinds = set(map(type, value))
-    if float in kinds:
-        return True
-    return list in kinds and any(_has_floats(each, depth + 1) for each in value if isinstance(each, list))
 
 
 # What is said of a table

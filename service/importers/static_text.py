@@ -201,7 +201,7 @@ def _with_text(
     model2vec = table.source["tensor"] == _MODEL2VEC
     reason = _why_no_text(folder, table) or (None if model2vec else _why_not_cut(folder, content))
     if reason is not None:
-        return replace(table, source={**table.source, "text": f"left out: {reason}"})
+        return replace(table, source={**table.source, "text": f"left out: {reason}"}, no_text=reason)
     settings = _of_model2vec(folder, tokenizer, content) if model2vec else _of_modules(folder, content)
     return replace(table, text=TextModel((folder.base / _TOKENIZER).read_bytes(), settings, weights))
 

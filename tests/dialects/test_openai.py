@@ -38,10 +38,8 @@ def unit(rows: AnyArray) -> AnyArray:
 # Texts
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.endswith("_dense")])
 def test_texts_have_the_vectors_that_their_library_gave_them(server: OpenAI, name: str) -> None:
-    if name == "sentence_transformers_dense":
-        pytest.skip("a layer follows the rows: it is no static text model")
     _, texts, ids, wanted = expected(name)
     answer = server.embeddings.create(model=name, input=texts)
     tolerance = 1e-3 if name in HALF else 1e-5  # they add up hundreds of rows in float32
@@ -144,6 +142,10 @@ REFUSED: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str | None
     "no active version": (
         {"model": "idle", "input": [1]}, openai.InternalServerError, None, "not_ready", "no version is active"
     ),
+    "a model that is not read as a whole": (
+        {"model": "sentence_transformers_dense", "input": "x"}, openai.BadRequestError, None, "no_vocabulary",
+        "reads no texts: Dense follows the rows",
+    ),
     "a word outside": (
         {"model": "padded", "input": ["river", "a zebra"]}, openai.BadRequestError, None, "out_of_vocabulary",
         "token 'a' at [1, 0] is not in table padded version 1, which has the ids 0 to 6",
@@ -230,9 +232,21 @@ def test_limits_are_those_of_the_contract(narrow: httpx.Client) -> None:
 
 
 def test_more_characters_than_tokens_could_have_are_refused_before_they_are_read(narrow: httpx.Client) -> None:
-    asked = {"model": "sentence_transformers", "input": "x" * 1601}
+    asked = {"model": "sentence_transformers", "input": "x" * 801}
     answer = narrow.post("/v1/embeddings", json=asked)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
-    assert "characters of the texts (16 for each token): 1,601" in answer.json()["error"]["message"]
-    asked = {"model": "model2vec_short", "input": "x" * 1601}  # which cuts texts itself
+    assert "characters of the texts (8 for each token): 801" in answer.json()["error"]["message"]
+    asked = {"model": "model2vec_short", "input": "x" * 801}  # which cuts texts itself
     assert narrow.post("/v1/embeddings", json=asked).status_code == 200
+
+
+def test_a_field_name_that_json_cannot_write(client: httpx.Client) -> None:
+    answer = client.post("/v1/embeddings", content='{"model": "plain", "input": [1], "\\ud800e999": 1}')
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "\\ud800e999")
+
+
+@pytest.mark.parametrize("path", ["wire"], indirect=True, scope="session")
+@pytest.mark.parametrize("address_", ["/v1/embeddings/", "/v1/models/a/b"])
+def test_addresses_at_which_nothing_is(client: httpx.Client, address_: str) -> None:
+    answer = client.post(address_, json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")

@@ -41,7 +41,7 @@ def test_only_what_is_switched_on_is_there(store_root: Path, chosen: str) -> Non
             if name == chosen:
                 assert answer.status_code == 200
             else:
-                assert answer.json()["code"] in ("not_found", "method_not_allowed")
+                assert answer.status_code in (404, 405)
         assert client.get("/v2/models/plain/x").json().keys() == ({"error"} if chosen == "v2" else {*_PROBLEM})
         paths = client.get("/openapi.json").json()["paths"]
         assert any(path.startswith("/v2/") for path in paths) == (chosen == "v2")

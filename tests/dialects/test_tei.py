@@ -91,7 +91,11 @@ WRONG: dict[str, tuple[Any, int, str]] = {
     "nothing": ({"inputs": []}, 422, "inputs must not be empty"),
     "a field": ({"inputs": "a", "pooling": "max"}, 422, "unknown field 'pooling'"),
     "a flag": ({"inputs": "a", "normalize": 1}, 422, "normalize must be true or false, not an integer"),
-    "the left side": ({"inputs": "a", "truncation_direction": "left"}, 422, "texts are cut at their end only"),
+    "the left side": (
+        {"inputs": "a", "truncate": True, "truncation_direction": "left"},
+        422,
+        "texts are cut at their end only",
+    ),
     "a prompt": ({"inputs": "a", "prompt_name": "query"}, 422, "there are no prompts to choose from"),
     "dimensions": ({"inputs": "a", "dimensions": 0}, 422, "dimensions must be an integer from 1 to"),
 }
@@ -137,3 +141,24 @@ def test_a_server_may_be_named_for_a_model(client: httpx.Client, address: str) -
     found = InferenceClient(model=f"http://{address}", token="none").feature_extraction(texts[0])
     np.testing.assert_allclose(found, wanted[:1], rtol=1e-5, atol=1e-5)
     assert client.get("/").json()["code"] == "not_found"
+
+
+@pytest.mark.parametrize("path", ["wire"], indirect=True, scope="session")
+def test_a_table_may_be_named_for_a_server(client: httpx.Client, address: str) -> None:
+    found = InferenceClient(model=f"http://{address}/tei/padded", token="none").feature_extraction("zebra")
+    np.testing.assert_allclose(found, unit(ROWS[[6]]), rtol=1e-6)
+    answer = client.post("/tei/padded/typo", json={})
+    assert (answer.status_code, list(answer.json())) == (404, ["error", "error_type"])
+
+
+def test_a_direction_means_nothing_where_nothing_is_cut(client: httpx.Client) -> None:
+    for more in ({"truncation_direction": None}, {"truncation_direction": "left", "truncate": False}):
+        assert client.post("/tei/padded/embed", json={"inputs": "zebra", **more}).status_code == 200
+
+
+def test_one_long_text_among_many_short_ones(client: httpx.Client) -> None:
+    answer = client.post("/tei/padded/embed_all", json={"inputs": ["river " * 20_000] + ["zebra"] * 5000})
+    assert answer.status_code == 200
+    assert [len(each) for each in answer.json()[:2]] == [20_000, 1]
+    wrong = client.post("/tei/padded/embed_all", json={"inputs": [[2] * 50, [1, 9], [1]]})
+    assert "id 9 at [1, 1] is not in table padded" in wrong.json()["error"]

@@ -86,18 +86,20 @@ WRONG: dict[str, tuple[Any, str]] = {
     "both": ({"instances": [], "inputs": []}, "either instances or inputs must be given, and not both"),
     "an unknown field": ({"instances": [], "x": 1}, "unknown field 'x'"),
     "a string": ({"instances": "x"}, "instances must be an array, not a string"),
-    "a number": ({"inputs": 1}, "inputs must be an array or an object, not an integer"),
-    "a fraction": ({"instances": [[1, 1.5]]}, "ids[0][1] must be an integer, not a fraction"),
-    "a boolean": ({"instances": [[1, True]]}, "ids[0][1] must be an integer, not a boolean"),
+    "a number outside": ({"inputs": 9}, "id 9 at [0] is not in table plain"),
+    "a fraction": ({"instances": [[1, 1.5]]}, "instances[0][1] must be an integer, not a fraction"),
+    "a boolean": ({"instances": [[1, True]]}, "instances[0][1] must be an integer, not a boolean"),
     "another input": ({"instances": [{"a": [1]}, {"b": [1]}]}, "instances[1] does not have the inputs of instances[0]"),
     "a mixture": ({"instances": [[1], {"b": [1]}]}, "instances[0] does not have the inputs of instances[0]"),
-    "two inputs": ({"inputs": {"a": [1], "b": [2]}}, "unknown input 'a'; one may have any name, of several there are"),
+    "two inputs": ({"inputs": {"a": [1], "b": [2]}}, "inputs must have one input, of any name, and has 2"),
+    "no input": ({"inputs": {}}, "inputs must have one input, of any name, and has 0"),
+    "tokens and ids": ({"instances": [["a"], [1]]}, "instances[1][0] must be a string, not an integer"),
     "a signature": ({"instances": [1], "signature_name": 1}, "signature_name must be a string, not an integer"),
     "ids outside": ({"instances": [[5, 7], [-1, 2]]}, "2 are not in table plain version 1, which has the ids 0 to 6"),
     "base64": ({"instances": [{"b64": "eA=="}]}, "instances: values in base64 are not taken"),
-    "too deep": ({"instances": json.loads("[" * 900 + "]" * 900)}, "ids is nested more than 32 deep"),
-    "fractions too deep": ({"instances": json.loads("[" * 900 + "1.0" + "]" * 900)}, "ids is nested more than 32 deep"),
-    "a float beyond integers": ({"instances": [1e300]}, "ids[0] must be an integer, not a fraction"),
+    "too deep": ({"instances": json.loads("[" * 900 + "]" * 900)}, "instances is nested more than 32 deep"),
+    "fractions too deep": ({"instances": json.loads("[" * 900 + "1.0" + "]" * 900)}, "more than 32 deep"),
+    "a float beyond integers": ({"instances": [1e300]}, "instances[0] must be an integer, not a fraction"),
     "an integer beyond 64 bits": ({"instances": [[2**70]]}, f"id {2**70} at [0, 0] is not in table plain version 1"),
 }  # fmt: skip
 
@@ -148,3 +150,29 @@ def test_the_signature(client: httpx.Client) -> None:
 def test_limits_are_those_of_the_contract(narrow: httpx.Client) -> None:
     answer = narrow.post(PREDICT, json={"instances": [1] * 101})
     assert (answer.status_code, "EMBEDDING_MAX_IDS" in answer.json()["error"]) == (413, True)
+
+
+@pytest.mark.parametrize("value", [5, 5.0, {"input_1": 5}])
+def test_one_id_alone_is_answered_with_one_row(client: httpx.Client, value: object) -> None:
+    assert predicted(client, {"inputs": value}).tobytes() == ROWS[5].tobytes()
+
+
+def test_one_token_alone(client: httpx.Client) -> None:
+    assert predicted(client, {"inputs": "zebra"}, "/v1/models/padded:predict").tobytes() == ROWS[6].tobytes()
+
+
+def test_a_signature_may_be_null(client: httpx.Client) -> None:
+    assert predicted(client, {"inputs": [5], "signature_name": None}).tobytes() == ROWS[[5]].tobytes()
+
+
+@pytest.mark.parametrize("path", ["wire"], indirect=True, scope="session")
+@pytest.mark.parametrize("place", ["", "/versions/1", "/labels/x"])
+def test_verbs_that_a_table_does_not_have(client: httpx.Client, place: str) -> None:
+    answer = client.post(f"/v1/models/plain{place}:classify", json={})
+    assert (answer.status_code, answer.json()) == (404, {"error": "a table has no verb 'classify'; it has predict"})
+
+
+def test_limits_are_looked_at_before_anything_is_made_of_the_numbers(narrow: httpx.Client) -> None:
+    for asked in ({"instances": [[1.0]] * 101}, {"instances": [{"a": 1.0}] * 101}, {"inputs": [1.0] * 101}):
+        answer = narrow.post(PREDICT, json=asked)
+        assert (answer.status_code, "EMBEDDING_MAX_IDS" in answer.json()["error"]) == (413, True)
