@@ -438,11 +438,16 @@ def test_workers_share_a_port_and_the_repositorys_verbs_reach_all_of_them(store:
         triton.InferenceServerClient(target(server)) as client,
     ):
         assert versions(server) == {"1"}
+        asked = tensor("ids", "INT64", np.arange(7))
+        for _ in range(3):  # the second time the message is remembered
+            assert client.infer("words", [asked]).as_numpy("vectors").tobytes() == KERAS_ROWS.tobytes()
         with pytest.raises(InferenceServerException, match="a token is needed") as error:
             client.load_model("words")
         assert error.value.status() == "StatusCode.UNAUTHENTICATED"
         client.load_model("words", headers=TOKEN)
         assert versions(server) == {"2"}
+        for _ in range(3):
+            assert client.infer("words", [asked]).as_numpy("vectors").tobytes() == (KERAS_ROWS * 2).tobytes()
         client.unload_model("words", headers=TOKEN)
         assert versions(server) == {"UNAVAILABLE"}
         client.load_model("words", headers=TOKEN, config='{"version_policy":{"specific":{"versions":[1]}}}')
