@@ -85,8 +85,25 @@ def committed(events: Sequence[Event], active: int | None) -> list[Event]:
 
 
 def before(events: Sequence[Event]) -> int | None:
-    """The version that was active before the last activation; None where there is none."""
-    return next((event.previous for event in reversed(events) if isinstance(event, Activation)), None)
+    """What a rollback activates: the version that was active before the one that is; None where there is none.
+
+    Of an unloaded table that is the one that was unloaded; to load a version again is no step of its own.
+    """
+    changes = [event for event in events if isinstance(event, Activation | Unloading)]
+    if changes and isinstance(changes[-1], Unloading):
+        return changes[-1].unloaded
+    active = latest(events)
+    earlier = (each for event in reversed(changes) if isinstance(event, Activation) for each in _around(event))
+    return next((version for version in earlier if version is not None and version != active), None)
+
+
+def _around(event: Activation) -> tuple[int, int | None]:
+    return event.version, event.previous
+
+
+def latest(events: Sequence[Event]) -> int | None:
+    """The version of the last activation, which is active unless the table was unloaded."""
+    return next((event.version for event in reversed(events) if isinstance(event, Activation)), None)
 
 
 def highest(events: Sequence[Event]) -> int:

@@ -392,7 +392,8 @@ class TableStore:
     def _prunable(self, table: str, keep: int, older_than: timedelta) -> list[TableVersion]:
         versions = self.versions(table)
         newest = versions[max(0, len(versions) - keep) :]
-        in_use = (self._active(table), history.before(self._events(table)))
+        events = self._events(table)
+        in_use = (self._active(table), history.latest(events), history.before(events))
         kept = {*newest, *self._folder(table).labels().values(), *in_use}
         candidates = [TableVersion(table, version) for version in versions if version not in kept]
         return [chosen for chosen in candidates if self.version(chosen).age() >= older_than]

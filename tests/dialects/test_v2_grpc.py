@@ -339,7 +339,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too few": (
         {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [3], "contents": {"int64_contents": [1, 2]}}]},
-        "input 'ids' has 16 bytes, and its shape [3] of INT64 needs 24",
+        "input 'ids' has 2 elements, and its shape [3] needs 3",
     ),
     "some raw": (
         {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [1]}], "raw_input_contents": [b"", b""]},
@@ -357,8 +357,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [0]}], "outputs": [{"name": "y"}]},
         "there is no output 'y'",
     ),
-    "shared memory": (
-        {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [0],
+    "a shape beyond all limits": (
+        {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [2**39, 2**39, 0]}], "raw_input_contents": [b""]},
+        "the shape of input 'ids' is beyond all limits",
+    ),
+    "a long name": ({"inputs": [{"name": "x" * 20_000, "datatype": "INT64", "shape": [0]}]}, "there is no input 'xxx"),
+    "a long name of other letters": (
+        {"inputs": [{"name": "ü" * 20_000, "datatype": "INT64", "shape": [0]}]}, "there is no input '"
+    ),
+    "shared memory": (        {"inputs": [{"name": "ids", "datatype": "INT64", "shape": [0],
                      "parameters": {"shared_memory_region": {"string_param": "x"}}}]},
         "input 'ids': shared memory is not supported",
     ),
@@ -372,6 +379,49 @@ def test_what_is_wrong_is_named(channel: grpc.Channel, request_: dict[str, Any],
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert text in error.value.details()
     assert dict(error.value.trailing_metadata())["embedding-code"] == "invalid_request"
+
+
+def test_a_message_that_cannot_be_read(channel: grpc.Channel) -> None:
+    for method in ("ModelInfer", "ModelMetadata"):
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary(f"/{SERVICE}/{method}")(b"\xff\xff\xff")
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "the message cannot be read" in error.value.details()
+
+
+def test_what_float16_cannot_hold_is_told_and_counted_each_time(client: Client, server: Running) -> None:
+    half = {"dtype": "float16"}
+    for _ in range(3):
+        client.infer("large", [tensor("ids", "INT64", np.array([0, 0]))], parameters=half)
+    for _ in range(2):
+        status, _ = refused(client, tensor("ids", "INT64", np.array([0, 1])), model="large", parameters=half)
+        assert status == "OUT_OF_RANGE"
+    said = httpx.get(f"{server.url}/metrics").text
+    found = re.search(r'endpoint="v2_grpc_infer",status="OUT_OF_RANGE",table="large"} (\d+)', said)
+    assert found is not None
+    assert int(found.group(1)) >= 2
+
+
+def test_fields_in_another_order_are_not_taken_for_ids(channel: grpc.Channel) -> None:
+    """A message may end with anything; its tail is remembered as ids only if it is the raw contents."""
+    infer_ = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+    one = np.array([1], dtype="<i8").tobytes()
+    given = {"name": "ids", "datatype": "INT64", "shape": [1]}
+    first = service_pb2.ModelInferRequest(model_name="plain", inputs=[given], raw_input_contents=[one])
+    for tail in (1, 2, 3):
+        ending = np.array([tail], dtype="<i8").tobytes()
+        last = service_pb2.ModelInferRequest(parameters={"headers": {"string_param": ending.decode()}})
+        answer = service_pb2.ModelInferResponse.FromString(infer_(first.SerializeToString() + last.SerializeToString()))
+        assert answer.raw_output_contents[0] == ROWS[[1]].tobytes()
+
+
+def test_those_who_watch_the_health_do_not_hold_back_a_stop(store_root: Path) -> None:
+    with running(store_root, "--grpc-port", "0") as server, grpc.insecure_channel(target(server)) as channel:
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        told = iter(watched)
+        assert next(told).status == health_pb2.HealthCheckResponse.SERVING
+        assert server.stop(signal.SIGTERM, timeout=6) == 0
+        assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def test_ids_outside_are_named_with_their_places(client: Client) -> None:

@@ -578,3 +578,36 @@ def test_what_is_wrong_in_the_same_json(client: httpx.Client, ids_: str, text: s
         else:
             assert answer.status_code == 400
             assert text in answer.json()["error"]
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "INT16"])
+def test_bytes_that_are_not_the_ids_are_never_taken_for_them(
+    server: triton.InferenceServerClient, datatype: str
+) -> None:
+    """Ids in JSON, or of another width, and offsets behind it that have as many bytes as ids would."""
+    ids_ = np.array([5, 1] if datatype == "INT64" else [5, 0, 0, 0], dtype=datatype.lower())
+    bounds = np.array([0, 2] if datatype == "INT64" else [0, 2, 4])
+    for _ in range(3):
+        inputs = [tensor("ids", datatype, ids_, binary=datatype != "INT64"), tensor("offsets", "INT64", bounds)]
+        found = server.infer("plain", inputs)
+        assert found.as_numpy("vectors").tobytes() == ROWS[ids_].tobytes()
+
+
+@pytest.mark.parametrize("path", ["wire"], indirect=True, scope="session")
+def test_extensions_that_are_not_there(server: triton.InferenceServerClient) -> None:
+    for ask in (server.get_log_settings, server.get_trace_settings, server.get_system_shared_memory_status):
+        with pytest.raises(InferenceServerException, match="nothing is served at"):
+            ask()
+
+
+@pytest.mark.parametrize("shape", [[2**39, 2**39, 0], [2**39] * 6 + [0]])
+def test_shapes_beyond_all_limits(client: httpx.Client, shape: list[int]) -> None:
+    sent, length = behind(0, b"", shape)
+    status, text = infer(client, sent, Inference_Header_Content_Length=length)
+    assert (status, text) == (400, "the shape of input 'ids' is beyond all limits")
+
+
+def test_more_strings_than_the_shape_has_are_not_read(client: httpx.Client) -> None:
+    sent, length = behind(4_000_000, bytes(4_000_000), [1], "tokens", "BYTES")
+    status, text = infer(client, sent, "padded", Inference_Header_Content_Length=length)
+    assert (status, text) == (400, "input 'tokens' has 2 elements, and its shape [1] needs 1")

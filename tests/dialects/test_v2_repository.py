@@ -134,6 +134,11 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
         {"parameters": {"config": '{"version_policy":{"specific":{"versions":[1,2]}}}'}},
         "the version policy must name one specific version",
     ),
+    "a policy of another form": (
+        "load",
+        {"parameters": {"config": '{"version_policy":{"specific":[1]}}'}},
+        "the version policy must name one specific version",
+    ),
     "parameters of another verb": ("unload", {"parameters": {"version": 1}}, "unknown parameter 'version'"),
     "a list of parameters": ("load", {"parameters": []}, "an object with an object of parameters"),
 }

@@ -227,6 +227,7 @@ def test_the_manifest_on_disk_says_what_was_published(tmp_path: Path) -> None:
         "unk_id",
         "on_oov",
         "text",
+        "no_text",
         "files",
         "source",
         "created",

@@ -53,7 +53,14 @@ class Model:
 
     @property
     def before(self) -> int | None:
-        return self.activations[-1][1] if self.activations else None
+        if self.is_unloaded:
+            return self.unloaded[-1]
+        known = [version for pair in reversed(self.activations) for version in pair if version is not None]
+        return next((version for version in known if version != self.active), None)
+
+    @property
+    def latest(self) -> int | None:
+        return self.activations[-1][0] if self.activations else None
 
     def activate(self, version: int) -> None:
         if version != self.active:
@@ -169,7 +176,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.does(lambda: self.store.prune(table, keep), TableNotFound)
             return
         newest = sorted(model.versions, reverse=True)[:keep]
-        kept = {*newest, *model.labels.values(), model.active, model.before}
+        kept = {*newest, *model.labels.values(), model.latest, model.before}
         expected = [version for version in sorted(model.versions) if version not in kept]
         pruned = self.store.prune(table, keep)
         assert [removed.version for removed in pruned.versions] == expected

@@ -46,19 +46,33 @@ def test_there_must_be_something_to_unload(store: TableStore) -> None:
     assert store.history(TABLE) == before
 
 
-def test_what_was_unloaded_can_be_activated_and_has_nothing_to_go_back_to(store: TableStore) -> None:
+def test_what_was_unloaded_and_loaded_again_goes_back_to_what_was_before(store: TableStore) -> None:
     store.unload(TABLE)
     switch = store.activate(TABLE, 2)
     assert (switch.previous_version, switch.active_version) == (None, 2)
-    with pytest.raises(Conflict, match="no earlier activation"):
-        store.rollback(TABLE)
-    store.activate(TABLE, 1)
-    assert store.rollback(TABLE).active_version == 2
+    assert [store.rollback(TABLE).active_version for _ in range(3)] == [1, 2, 1]
 
 
-def test_a_rollback_of_an_unloaded_table_activates_what_was_before_its_last_version(store: TableStore) -> None:
+def test_a_rollback_of_an_unloaded_table_activates_what_was_unloaded(store: TableStore) -> None:
+    store.unload(TABLE)
+    assert [store.rollback(TABLE).active_version for _ in range(3)] == [2, 1, 2]
+
+
+def test_a_table_of_one_version_has_only_that_to_go_back_to(tmp_path: Path) -> None:
+    store = TableStore(tmp_path)
+    publish(store, TABLE, KERAS_ROWS)
     store.unload(TABLE)
     assert store.rollback(TABLE).active_version == 1
+    with pytest.raises(Conflict, match="no earlier activation"):
+        store.rollback(TABLE)
+
+
+def test_pruning_keeps_what_was_unloaded(store: TableStore) -> None:
+    store.unload(TABLE)
+    for _ in range(2):
+        publish(store, TABLE, KERAS_ROWS, activate=False)
+    assert [version.version for version in store.prune(TABLE, keep=1).versions] == [1, 3]
+    assert store.rollback(TABLE).active_version == 2
 
 
 def test_every_version_of_an_unloaded_table_may_be_deleted_and_no_number_comes_again(store: TableStore) -> None:

@@ -10,7 +10,7 @@ from service.api.answer import Buffer
 from service.api.json_body import JsonBody
 from service.api.limits import Limits
 from service.api.nested import json_type
-from service.dialects.v2.inference import Inference, Wanted, read_inference
+from service.dialects.v2.inference import Inference, Wanted, is_plain, read_inference
 from service.dialects.v2.tensors import BYTES, DTYPES, Tensor, read_shape
 from service.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
 
@@ -73,7 +73,7 @@ def read_infer(body: bytes, header_length: int | None, limits: Limits) -> Infere
     options = {name: value for name, value in parameters.items() if name not in _REQUEST_ONLY}
     request, wanted = read_inference(inputs, outputs, options, limits, binary=binary)
     identity = fields.get("id")
-    return Inference(request, wanted, None if identity is None else _as(str, identity, "id"))
+    return Inference(request, wanted, None if identity is None else _as(str, identity, "id"), is_plain(inputs))
 
 
 def _raw(body: bytes, limits: Limits) -> Inference:
@@ -82,7 +82,7 @@ def _raw(body: bytes, limits: Limits) -> Inference:
         raise InvalidRequest(f"{len(body)} bytes are not a whole number of INT64 ids", field="ids")
     ids = Tensor("ids", "INT64", (len(body) // 8,), body, list)
     request, wanted = read_inference([ids], [], {}, limits, binary=True)
-    return Inference(request, wanted, None)
+    return Inference(request, wanted, None, is_plain=True)
 
 
 def _inputs(json: JsonBody, fields: _Object, behind: Buffer) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """Inference requests and responses as messages of gRPC: tensors as raw bytes, or in typed fields."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from service.api.limits import Limits
 from service.api.turns import Turns
 from service.api.vectors import Vectors, find, find_in_turns
 from service.dialects.v2.answer import Work
-from service.dialects.v2.inference import VECTORS, Inference, Wanted, read_inference
+from service.dialects.v2.inference import VECTORS, Inference, Wanted, is_plain, read_inference
 from service.dialects.v2.messages import Message, message
 from service.dialects.v2.tensors import BOOL, BYTES, DTYPES, FP16, FP32, Tensor, read_shape, text_of
 from service.errors import InvalidRequest
@@ -42,25 +43,25 @@ def inference_of(request: Message, limits: Limits) -> Inference:
             f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs: there is one for each, or none at all"
         )
         raise InvalidRequest(reason, field="raw_input_contents")
-    inputs = [_tensor(given, raw[place] if raw else None) for place, given in enumerate(request.inputs)]
+    inputs = [_tensor(given, raw[place] if raw else None, limits) for place, given in enumerate(request.inputs)]
     outputs = [_wanted(given) for given in request.outputs]
     parameters = _parameters(request.parameters)
     lookup, wanted = read_inference(inputs, outputs, parameters, limits, binary=True)
-    return Inference(lookup, wanted, request.id or None)
+    return Inference(lookup, wanted, request.id or None, is_plain(inputs))
 
 
-def _tensor(given: Message, raw: bytes | None) -> Tensor:
+def _tensor(given: Message, raw: bytes | None, limits: Limits) -> Tensor:
     name, datatype = given.name, given.datatype
     if datatype not in _FIELDS and datatype != FP16:
         known = ", ".join(sorted((*_FIELDS, FP16)))
         raise InvalidRequest(f"the datatype of input {name!r} is not one of {known}", field=name)
     _refuse_shared_memory(given.parameters, f"input {name!r}", name)
     shape = read_shape(list(given.shape), name)
-    data = raw if raw is not None else _contents(given)
+    data = raw if raw is not None else _contents(given, shape, limits)
     return Tensor(name, datatype, shape, data, list)
 
 
-def _contents(given: Message) -> Message:
+def _contents(given: Message, shape: tuple[int, ...], limits: Limits) -> Any:  # noqa: ANN401
     """What stands in the field of the datatype: strings as they are, numbers as bytes."""
     name, datatype = given.name, given.datatype
     field = _FIELDS.get(datatype)
@@ -69,6 +70,12 @@ def _contents(given: Message) -> Message:
         wanted = "raw_input_contents" if field is None else field
         raise InvalidRequest(f"input {name!r} is {datatype}, which stands in {wanted}", field=name)
     elements = getattr(given.contents, field)
+    if len(elements) != math.prod(shape):
+        raise InvalidRequest(
+            f"input {name!r} has {len(elements)} elements, and its shape {list(shape)} needs {math.prod(shape)}",
+            field=name,
+        )
+    limits.check_count(name, len(elements))
     if datatype == BYTES:
         return [text_of(element, name, index) for index, element in enumerate(elements)]
     numbers = np.array(elements)
@@ -117,7 +124,9 @@ async def answered(work: Work) -> bytes:
             pieces.append(piece)
             await turns.end()
         response.raw_output_contents.append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-    return _serialized(response)
+    answer = _serialized(response)
+    work.limits.check_answer(len(answer))
+    return answer
 
 
 def head_of(

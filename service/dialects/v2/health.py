@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final
 
 import grpc
@@ -16,14 +17,15 @@ _KNOWN: Final = ("", SERVICE, HEALTH)
 _LOOK: Final = 1.0  # seconds between two looks for those who watch
 
 
-def health_handler(served: Served) -> grpc.GenericRpcHandler:
+def health_handler(served: Served, stopping: asyncio.Event) -> grpc.GenericRpcHandler:
     """Answers both methods of the service."""
 
     def state(service: str) -> Message:
         kinds = health_pb2.HealthCheckResponse
         if service not in _KNOWN:
             return kinds(status=kinds.SERVICE_UNKNOWN)
-        return kinds(status=kinds.SERVING if models.is_ready(served) else kinds.NOT_SERVING)
+        serves = models.is_ready(served) and not stopping.is_set()
+        return kinds(status=kinds.SERVING if serves else kinds.NOT_SERVING)
 
     async def check(request: Message, context: Message) -> Message:
         if request.service not in _KNOWN:
@@ -32,12 +34,14 @@ def health_handler(served: Served) -> grpc.GenericRpcHandler:
 
     async def watch(request: Message, _context: Message) -> AsyncIterator[Message]:
         told = None
-        while True:
+        while told is None or not stopping.is_set():
             now = state(request.service)
             if now != told:
                 told = now
                 yield now
-            await asyncio.sleep(_LOOK)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _LOOK)
+        yield state(request.service)
 
     read, write = health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString
     handlers = {

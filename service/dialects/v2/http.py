@@ -13,6 +13,11 @@ from service.dialects.v2.infer import Inferences
 from service.dialects.v2.problems import problem
 from service.errors import InvalidRequest
 
+_PREFIXES: Final = (
+    *("/v2/models", "/v2/repository", "/v2/health"),
+    *("/v2/logging", "/v2/trace", "/v2/systemsharedmemory", "/v2/cudasharedmemory"),  # extensions that are not there
+)
+
 
 def dialect(served: Served) -> Dialect:
     """The protocol over what is served."""
@@ -22,7 +27,7 @@ def dialect(served: Served) -> Dialect:
         "Open Inference Protocol",
         [*_health(served), *_described(served), *inferences.routes(), *_index(served), *repository.routes()],
         problem,
-        prefixes=("/v2/models/", "/v2/repository/", "/v2/health/"),
+        prefixes=_PREFIXES,
         short=inferences.asked,
     )
 

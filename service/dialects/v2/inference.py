@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from service.api.binary_body import batch_of, ragged_layout
 from service.api.limits import Limits
 from service.api.options import SCALAR_FIELDS, read_scalars
-from service.dialects.v2.tensors import Tensor, ids_of, mask_in, offsets_in, tokens_of, weights_in
+from service.dialects.v2.tensors import INT64, Tensor, ids_of, mask_in, offsets_in, tokens_of, weights_in
 from service.errors import InvalidRequest
 from service.types import IdBatch, LookupRequest, TokenBatch
 
@@ -29,11 +29,20 @@ class Wanted(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """A lookup, what of its answer is wanted, in this order, and the `id` that the answer echoes."""
+    """A lookup, what of its answer is wanted, in this order, and the `id` that the answer echoes.
+
+    `is_plain` where the only input is ids of INT64, so that no bytes of the request can be anything else.
+    """
 
     request: LookupRequest
     wanted: tuple[Wanted, ...]
     id: str | None
+    is_plain: bool
+
+
+def is_plain(inputs: Sequence[Tensor]) -> bool:
+    """Whether these are ids of INT64 and nothing else."""
+    return len(inputs) == 1 and (inputs[0].name, inputs[0].datatype) == ("ids", INT64)
 
 
 def read_inference(

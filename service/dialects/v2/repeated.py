@@ -32,7 +32,7 @@ def prepare(work: Work, sent: bytes, rest: int, ways: Ways) -> Prepared | None:
     None where those are anything but int64 ids, or where the answer is not bytes.
     """
     request, inference = work.inference.request, work.inference
-    if inference.id is not None:  # each request has another one
+    if inference.id is not None or not inference.is_plain:  # each request has another id
         return None
     if not isinstance(request.batch, IdBatch) or request.batch.layout.ragged_lengths is not None:
         return None
@@ -49,7 +49,13 @@ def prepare_json(work: Work, body: bytes, ways: Ways) -> Prepared | None:
     """The same for a body that is JSON as a whole, with an answer in JSON."""
     request, inference = work.inference.request, work.inference
     plain = isinstance(request.batch, IdBatch) and request.options is DEFAULT_OPTIONS and request.mask is None
-    if not plain or work.large or inference.id is not None or any(wanted.binary for wanted in inference.wanted):
+    if (
+        not plain
+        or not inference.is_plain
+        or work.large
+        or inference.id is not None
+        or any(wanted.binary for wanted in inference.wanted)
+    ):
         return None
     found = _DATA.findall(body)
     if len(found) != 1 or inference.wanted[0].name != VECTORS or not request.batch.layout.total:

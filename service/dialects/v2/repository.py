@@ -128,7 +128,8 @@ def _named(table: str, parameters: Mapping[str, Any]) -> int | None:
     if "config" not in parameters:
         return None
     policy = _configuration(parameters["config"]).get("version_policy", {"latest": {}})
-    versions = policy.get("specific", {}).get("versions") if isinstance(policy, dict) else None
+    specific = policy.get("specific") if isinstance(policy, dict) else None
+    versions = specific.get("versions") if isinstance(specific, dict) else None
     if policy in ({}, {"latest": {}}, {"latest": {"num_versions": 1}}):
         return None
     if not isinstance(versions, list) or len(versions) != 1 or type(versions[0]) is not int:

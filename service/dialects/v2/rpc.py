@@ -3,6 +3,7 @@
 Imported by workers that have a port for it, after they were forked: grpc must not be there before.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
@@ -10,6 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import grpc
 import grpc.aio
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from starlette.types import ASGIApp
@@ -23,7 +25,7 @@ from service.dialects.v2.contents import answered, inference_of
 from service.dialects.v2.health import HEALTH, health_handler
 from service.dialects.v2.messages import POOL, SERVICE, Message, message, methods
 from service.dialects.v2.rpc_repeated import Remembered
-from service.errors import OutOfVocabulary, Overloaded, ServiceError
+from service.errors import InvalidRequest, OutOfVocabulary, Overloaded, ServiceError
 
 _HEAD_ROOM: Final = 1 << 16
 """Bytes of a message beside its tensors: the limits are for those."""
@@ -44,6 +46,8 @@ _CODES: Final[dict[str, grpc.StatusCode]] = {
 
 _CODE: Final = "embedding-code"
 """In the trailers of an error: the contract's code, which tells more than the status."""
+_LONGEST: Final = 2000
+_STREAMS: Final = 100  # of one connection at a time
 _INFER: Final = "ModelInfer"
 _InferRequest: Final = message("ModelInferRequest")
 Context: TypeAlias = Any
@@ -58,40 +62,72 @@ class Running(Protocol):
         """Takes no more requests, and gives those in flight so many seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Started:
+    server: Any
+    stopping: asyncio.Event
+
+    async def stop(self, grace: float) -> None:
+        self.stopping.set()  # for those who watch the health: they would wait for ever
+        await self.server.stop(grace)
+
+
 async def start(served: Served, admin: ASGIApp, host: str, port: int) -> Running:
     """Starts a server on a port that other workers listen on as well. `admin` is asked to load and unload."""
     limits = served.limits
+    patience = int(served.settings.client_seconds * 1000)
     options = [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", limits.max_body_bytes + _HEAD_ROOM),
         ("grpc.max_send_message_length", limits.max_response_bytes + _HEAD_ROOM),
+        ("grpc.max_concurrent_streams", _STREAMS),
+        ("grpc.keepalive_time_ms", patience),
+        ("grpc.keepalive_timeout_ms", patience),
     ]
-    server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers((_handlers(Endpoints(served, admin)), health_handler(served)))
+    # Calls count from their first byte on, as places are taken when the message is there: twice as many may come.
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=2 * served.admission.limit + _STREAMS)
+    stopping = asyncio.Event()
+    handlers = (_handlers(Endpoints(served, admin)), health_handler(served, stopping))
+    server.add_generic_rpc_handlers(handlers)
     for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
         POOL.AddSerializedFile(file.serialized_pb)
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server, pool=POOL)
     server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     await server.start()
-    running: Running = server
-    return running
+    return _Started(server, stopping)
 
 
 def _handlers(endpoints: "Endpoints") -> grpc.GenericRpcHandler:
     handlers = {
-        name: grpc.unary_unary_rpc_method_handler(
-            endpoints.method(name, answer), request_deserializer=asked.FromString, response_serializer=_serialized
-        )
+        name: grpc.unary_unary_rpc_method_handler(endpoints.method(name, asked, answer))
         for name, (asked, answer) in methods().items()
-        if name != _INFER
     }
-    handlers[_INFER] = grpc.unary_unary_rpc_method_handler(endpoints.method(_INFER))
+    handlers[_INFER] = grpc.unary_unary_rpc_method_handler(endpoints.method(_INFER, None, None))
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
 def _serialized(message: Message) -> bytes:
     serialized: bytes = message.SerializeToString()
     return serialized
+
+
+class _TooLate(ServiceError):
+    """The client's deadline has passed before anything was done."""
+
+    code = "timeout"
+
+
+def _parsed(kind: type[Message], sent: bytes) -> Message:
+    try:
+        return kind.FromString(sent)
+    except DecodeError as error:
+        raise InvalidRequest(f"the message cannot be read: {error}") from None
+
+
+def _short(text: str) -> str:
+    """What fits into the metadata that clients take (8 KB), percent-encoded as it is there."""
+    most = _LONGEST if text.isascii() else _LONGEST // 6
+    return text if len(text) <= most else f"{text[:most]}…".encode("ascii", "replace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +138,18 @@ class Endpoints:
     admin: ASGIApp
     remembered: Remembered = field(default_factory=Remembered)
 
-    def method(self, name: str, answer: type[Message] | None = None) -> Method:
+    def method(self, name: str, asked: type[Message] | None, answer: type[Message] | None) -> Method:
         """A method as grpcio calls it: errors become a status with their text."""
         work: Callable[[Any, Context], Awaitable[Any]] = getattr(self, name.lower())
 
-        async def call(request: Message, context: Context) -> Message:
+        async def call(sent: bytes, context: Context) -> bytes:
             try:
-                found = await work(request, context)
+                found = await work(sent if asked is None else _parsed(asked, sent), context)
             except ServiceError as error:
-                await context.abort(code_of(error), described(error), ((_CODE, error.code),))
+                await context.abort(code_of(error), _short(described(error)), ((_CODE, error.code),))
             except repository.Refused as refused:
                 await context.abort(_OF_STATUS.get(refused.status, grpc.StatusCode.INTERNAL), refused.text)
-            return found if answer is None else ParseDict(found, answer())
+            return found if answer is None else _serialized(ParseDict(found, answer()))
 
         return call
 
@@ -175,7 +211,7 @@ class Endpoints:
 
     async def _infer(self, sent: bytes, context: Context) -> bytes:
         """An inference whose message is like none before, or that takes more than that."""
-        request = _InferRequest.FromString(sent)
+        request = _parsed(_InferRequest, sent)
         try:
             work = await self._work(request, context)
             answer = await answered(work)
@@ -198,7 +234,7 @@ class Endpoints:
     async def _work(self, request: Message, context: Context) -> Work:
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:  # its client does not wait any more
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+            raise _TooLate("the deadline has passed")
         served = self.served
         table = await models.table_of(served, request.model_name, request.model_version)
         return Work.of(table, inference_of(request, served.limits), served.limits)

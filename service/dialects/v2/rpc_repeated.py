@@ -15,12 +15,15 @@ from service.dialects.v2.answer import Work
 from service.dialects.v2.contents import head_of
 from service.dialects.v2.inference import VECTORS
 from service.dialects.v2.messages import Message
+from service.errors import ServiceError
 from service.layout import Layout
 from service.registry import LoadedTable, TableRegistry
 from service.table import EmbeddingTable
 from service.types import DEFAULT_OPTIONS, IdBatch, LookupOptions, LookupRequest
 
 _INT64: Final = np.dtype("<i8")
+_RAW_INPUT: Final = b"\x3a"
+"""The tag of `raw_input_contents`: field 7, a length and as many bytes."""
 _RAW_OUTPUT: Final = b"\x32"
 """The tag of `raw_output_contents`: field 6, a length and as many bytes."""
 _MOST: Final = 256
@@ -48,10 +51,11 @@ class Remembered(dict[int, Known]):
         names = [wanted.name for wanted in inference.wanted]
         if not isinstance(batch, IdBatch) or batch.layout.ragged_lengths is not None or work.large:
             return
-        if inference.id is not None or len(request.inputs) != 1 or names[0] != VECTORS or not len(batch.values):
+        if inference.id is not None or not inference.is_plain or names[0] != VECTORS or not len(batch.values):
             return
         ids = batch.values.tobytes()
-        if list(request.raw_input_contents) != [ids] or not sent.endswith(ids):  # in typed fields, or of another width
+        end = _RAW_INPUT + _varint(len(ids)) + ids
+        if list(request.raw_input_contents) != [ids] or not sent.endswith(end):  # in typed fields, or in another order
             return
         has_mask = len(names) > 1
         if has_mask and lookup.options is not DEFAULT_OPTIONS:  # it may be longer than the ids
@@ -84,7 +88,10 @@ class Remembered(dict[int, Known]):
         batch = IdBatch(np.frombuffer(ids, _INT64), known.layout)
         if not table.has_all(batch.values):
             return None
-        vectors = octets(table.lookup(LookupRequest(batch, options=known.options)).vectors)
+        try:
+            vectors = octets(table.lookup(LookupRequest(batch, options=known.options)).vectors)
+        except ServiceError:  # it happens again, and is told and counted, on the usual way
+            return None
         pieces: tuple[Buffer, ...] = (known.head, vectors)
         if known.mask_head is not None:
             pieces = (*pieces, known.mask_head, _mask(table, batch))

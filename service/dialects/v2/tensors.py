@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Callable, Iterator, Set
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -61,7 +62,12 @@ def read_shape(value: object, name: str) -> tuple[int, ...]:
         raise InvalidRequest(f"the shape of input {name!r} must be a list of axes, which are not negative", field=name)
     if not 1 <= len(value) <= MAX_AXES:
         raise InvalidRequest(f"input {name!r} has {len(value)} axes, and needs 1 to {MAX_AXES}", field=name)
+    if math.prod(axis or 1 for axis in value) >= _MOST:  # which numpy has no array for, be there elements or not
+        raise InvalidRequest(f"the shape of input {name!r} is beyond all limits", field=name)
     return tuple(value)
+
+
+_MOST: Final = 1 << 60
 
 
 def ids_of(tensor: Tensor, limits: Limits) -> IdBatch | AnyArray:
@@ -80,7 +86,7 @@ def tokens_of(tensor: Tensor, limits: Limits) -> TokenBatch:
         batch = read_tokens(tensor.data, limits)
         return TokenBatch(batch.values, _shaped(batch.layout, tensor))
     limits.check_count("tokens", tensor.elements)
-    tokens = list(strings(tensor.data, tensor.name))
+    tokens = list(islice(strings(tensor.data, tensor.name), tensor.elements + 1))
     _check_count(tensor, len(tokens))
     return TokenBatch(tokens, Layout(tensor.shape))
 
