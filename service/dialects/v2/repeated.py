@@ -48,14 +48,9 @@ def prepare(work: Work, sent: bytes, rest: int, ways: Ways) -> Prepared | None:
 def prepare_json(work: Work, body: bytes, ways: Ways) -> Prepared | None:
     """The same for a body that is JSON as a whole, with an answer in JSON."""
     request, inference = work.inference.request, work.inference
-    plain = isinstance(request.batch, IdBatch) and request.options is DEFAULT_OPTIONS and request.mask is None
-    if (
-        not plain
-        or not inference.is_plain
-        or work.large
-        or inference.id is not None
-        or any(wanted.binary for wanted in inference.wanted)
-    ):
+    if not inference.is_plain or request.options is not DEFAULT_OPTIONS or work.large or inference.id is not None:
+        return None
+    if any(wanted.binary for wanted in inference.wanted):
         return None
     found = _DATA.findall(body)
     if len(found) != 1 or inference.wanted[0].name != VECTORS or not request.batch.layout.total:
