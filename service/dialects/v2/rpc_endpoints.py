@@ -1,0 +1,208 @@
+"""What answers each method of the protocol over gRPC, and the status that each error has there."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import grpc
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
+from starlette.types import ASGIApp
+
+from service.api.errors import fault
+from service.api.served import Served
+from service.dialects.problems import described
+from service.dialects.v2 import models, repository
+from service.dialects.v2.answer import Work
+from service.dialects.v2.contents import answered, inference_of
+from service.dialects.v2.messages import Message, message, methods
+from service.dialects.v2.rpc_repeated import Remembered
+from service.errors import InvalidRequest, OutOfVocabulary, Overloaded, ServiceError
+
+_CODES: Final[dict[str, grpc.StatusCode]] = {
+    "unauthorized": grpc.StatusCode.UNAUTHENTICATED,
+    "forbidden": grpc.StatusCode.PERMISSION_DENIED,
+    "table_not_found": grpc.StatusCode.NOT_FOUND,
+    "version_not_found": grpc.StatusCode.NOT_FOUND,
+    "request_too_large": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "not_representable": grpc.StatusCode.OUT_OF_RANGE,
+    "conflict": grpc.StatusCode.FAILED_PRECONDITION,
+    "internal": grpc.StatusCode.INTERNAL,
+    "not_ready": grpc.StatusCode.UNAVAILABLE,
+    "overloaded": grpc.StatusCode.UNAVAILABLE,
+    "timeout": grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""By the code of an error; whatever else is wrong is an INVALID_ARGUMENT."""
+
+_CODE: Final = "embedding-code"
+"""In the trailers of an error: the contract's code, which tells more than the status."""
+_LONGEST: Final = 2000
+_INFER: Final = "ModelInfer"
+_InferRequest: Final = message("ModelInferRequest")
+Context: TypeAlias = Any
+"""A `grpc.aio.ServicerContext`, which grpcio leaves without types."""
+Method: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+def _serialized(message: Message) -> bytes:
+    serialized: bytes = message.SerializeToString()
+    return serialized
+
+
+class _TooLate(ServiceError):
+    """The client's deadline has passed before anything was done."""
+
+    code = "timeout"
+
+
+def _parsed(kind: type[Message], sent: bytes) -> Message:
+    try:
+        return kind.FromString(sent)
+    except DecodeError as error:
+        raise InvalidRequest(f"the message cannot be read: {error}") from None
+
+
+def _short(text: str) -> str:
+    """What fits into the metadata that clients take (8 KB), percent-encoded as it is there."""
+    most = _LONGEST if text.isascii() else _LONGEST // 6
+    return text if len(text) <= most else f"{text[:most]}…".encode("ascii", "replace").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """What answers each method: a coroutine of the same name in lower case, which gives JSON."""
+
+    served: Served
+    admin: ASGIApp
+    remembered: Remembered = field(default_factory=Remembered)
+
+    def methods(self) -> dict[str, Method]:
+        """Every method by its name, which takes and gives messages as they are sent."""
+        found = {name: self._method(name, asked, answer) for name, (asked, answer) in methods().items()}
+        return {**found, _INFER: self._method(_INFER, None, None)}
+
+    def _method(self, name: str, asked: type[Message] | None, answer: type[Message] | None) -> Method:
+        """A method as grpcio calls it: errors become a status with their text."""
+        work: Callable[[Any, Context], Awaitable[Any]] = getattr(self, name.lower())
+
+        async def call(sent: bytes, context: Context) -> bytes:
+            try:
+                found = await work(sent if asked is None else _parsed(asked, sent), context)
+            except ServiceError as error:
+                await context.abort(code_of(error), _short(described(error)), ((_CODE, error.code),))
+            except repository.Refused as refused:
+                await context.abort(_OF_STATUS.get(refused.status, grpc.StatusCode.INTERNAL), _short(refused.text))
+            return found if answer is None else _serialized(ParseDict(found, answer()))
+
+        return call
+
+    async def serverlive(self, _request: Message, _context: Context) -> dict[str, Any]:
+        return {"live": True}
+
+    async def serverready(self, _request: Message, _context: Context) -> dict[str, Any]:
+        return {"ready": models.is_ready(self.served)}
+
+    async def modelready(self, request: Message, _context: Context) -> dict[str, Any]:
+        return {"ready": await models.is_model_ready(self.served, request.name, request.version)}
+
+    async def servermetadata(self, _request: Message, _context: Context) -> dict[str, Any]:
+        return models.server()
+
+    async def modelmetadata(self, request: Message, _context: Context) -> dict[str, Any]:
+        return await models.metadata(self.served, request.name, request.version)
+
+    async def modelconfig(self, request: Message, _context: Context) -> dict[str, Any]:
+        return {"config": await models.config(self.served, request.name, request.version)}
+
+    async def modelstatistics(self, request: Message, _context: Context) -> dict[str, Any]:
+        return await models.statistics(self.served, request.name or None, request.version)
+
+    async def repositoryindex(self, request: Message, _context: Context) -> dict[str, Any]:
+        return {"models": await models.index(self.served, ready_only=request.ready)}
+
+    async def repositorymodelload(self, request: Message, context: Context) -> dict[str, Any]:
+        return await self._change("load", request, context)
+
+    async def repositorymodelunload(self, request: Message, context: Context) -> dict[str, Any]:
+        return await self._change("unload", request, context)
+
+    async def _change(self, verb: str, request: Message, context: Context) -> dict[str, Any]:
+        metadata: Sequence[tuple[str, Any]] = context.invocation_metadata() or ()
+        token = next((value for name, value in metadata if name == "authorization"), None)
+        parameters = {name: _parameter(value) for name, value in request.parameters.items()}
+        await repository.pass_on(self.admin, verb, request.model_name, parameters, token)
+        return {}
+
+    async def modelinfer(self, sent: bytes, context: Context) -> bytes:
+        """Admitted and counted like the lookups of every other protocol. Takes and gives messages as they are sent."""
+        served = self.served
+        try:
+            await served.admission.enter()
+        except Overloaded as error:
+            self._counted("", code_of(error))
+            raise
+        try:
+            found = self.remembered.answer(sent, served.registry)
+            if found is None:
+                return await self._infer(sent, context)
+        finally:
+            served.admission.leave()
+        name, answer, count = found
+        served.counters.add("embedding_ids", (name,), count)
+        self._counted(name, grpc.StatusCode.OK)
+        return answer
+
+    async def _infer(self, sent: bytes, context: Context) -> bytes:
+        """An inference whose message is like none before, or that takes more than that."""
+        request = _parsed(_InferRequest, sent)
+        try:
+            work = await self._work(request, context)
+            answer = await answered(work)
+        except ServiceError as error:
+            if isinstance(error, OutOfVocabulary):
+                self.served.counters.add("embedding_oov_requests", (error.table.name,))
+            self._counted(request.model_name, code_of(error))
+            raise
+        except Exception as error:
+            self._counted(request.model_name, grpc.StatusCode.INTERNAL)
+            raise fault(error) from error
+        name = work.table.identity.name
+        self.served.counters.add("embedding_ids", (name,), work.inference.request.batch.layout.total)
+        self._counted(name, grpc.StatusCode.OK)
+        loaded = self.served.registry.entries[name].loaded if name in self.served.registry.entries else None
+        if loaded is not None and loaded.table is work.table and not request.model_version:
+            self.remembered.remember(sent, request, work, loaded)
+        return answer
+
+    async def _work(self, request: Message, context: Context) -> Work:
+        remaining = context.time_remaining()
+        if remaining is not None and remaining <= 0:  # its client does not wait any more
+            raise _TooLate("the deadline has passed")
+        served = self.served
+        table = await models.table_of(served, request.model_name, request.model_version)
+        return Work.of(table, inference_of(request, served.limits), served.limits)
+
+    def _counted(self, name: str, code: grpc.StatusCode) -> None:
+        known = name if name in self.served.registry.entries else ""
+        self.served.counters.add("embedding_requests", (known, models.GRPC_COUNTED, code.name))
+
+
+def code_of(error: ServiceError) -> grpc.StatusCode:
+    """The status of an error."""
+    return _CODES.get(error.code, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+_OF_STATUS: Final[Mapping[int, grpc.StatusCode]] = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""What the admin API has answered by HTTP."""
+
+
+def _parameter(value: Message) -> object:
+    kind = value.WhichOneof("parameter_choice")
+    return getattr(value, kind) if kind in ("bool_param", "int64_param", "string_param") else None
