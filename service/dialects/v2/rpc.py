@@ -21,6 +21,7 @@ from service.dialects.v2.rpc_endpoints import Endpoints
 _HEAD_ROOM: Final = 1 << 16
 """Bytes of a message beside its tensors: the limits are for those."""
 _STREAMS: Final = 100  # of one connection at a time
+_OTHERS: Final = 16  # calls beside inferences: health, metadata
 
 
 class Running(Protocol):
@@ -53,7 +54,7 @@ async def start(served: Served, admin: ASGIApp, host: str, port: int) -> Running
         ("grpc.keepalive_timeout_ms", patience),
     ]
     # Calls count from their first byte on, as places are taken when the message is there: twice as many may come.
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=2 * served.admission.limit + _STREAMS)
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=2 * served.admission.limit + _OTHERS)
     stopping = asyncio.Event()
     handlers = (_handlers(Endpoints(served, admin)), health_handler(served, stopping))
     server.add_generic_rpc_handlers(handlers)
