@@ -156,7 +156,7 @@ def _found(table: EmbeddingTable, request: LookupRequest) -> LookupResult:
 
 
 def _check_characters(table: EmbeddingTable, texts: list[str], limits: Limits) -> None:
-    """Raises RequestTooLarge for texts that are sure to have too many tokens; each costs a tokenizer 150 bytes."""
+    """Raises RequestTooLarge for more text than the most tokens are likely to be; each costs a tokenizer 150 bytes."""
     longest = table.reader.settings.max_characters
     found = sum(len(text) if longest is None else min(len(text), longest) for text in texts)
     most = _CHARACTERS * limits.max_ids
