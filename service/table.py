@@ -26,6 +26,7 @@ from service.types import (
     TableVersion,
     VectorArray,
 )
+from service.unitlength import over_norms
 from service.vocabulary import Vocabulary
 
 _UNSIGNED: Final = np.dtype(np.uint64)
@@ -207,10 +208,7 @@ def _normalized(rows: RowArray | NDArray[np.float64]) -> RowArray | NDArray[np.f
         _check_finite(rows)
         largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
         rows = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, np.newaxis]
-    unit = np.zeros_like(rows)
-    np.divide(rows, norms, out=unit, where=norms > 0, casting="same_kind")
-    return unit
+    return cast("RowArray | NDArray[np.float64]", over_norms(rows))
 
 
 def _narrowed(values: NDArray[np.floating[Any]], dtype: type[_Narrow]) -> NDArray[_Narrow]:

@@ -27,6 +27,7 @@ from service.types import (
     TokenBatch,
     WeightArray,
 )
+from service.unitlength import over_norms
 
 PLAIN: Final = TextSettings(normalize=False)
 _FEW: Final = 8
@@ -181,8 +182,5 @@ def leading(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32
 
 
 def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each vector over its L2 norm, which is taken in float64."""
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))[:, np.newaxis]
-    unit = np.zeros(vectors.shape, dtype=np.float32)
-    np.divide(vectors, norms, out=unit, where=norms > 0, casting="same_kind")
-    return unit
+    """Each vector over its L2 norm; zeros stay zeros."""
+    return np.asarray(over_norms(vectors), dtype=np.float32)

@@ -40,6 +40,7 @@ ROOMS: Final[Mapping[str, int]] = {
             "texts",
             "textshares",
             "tokenlines",
+            "unitlength",
             "version",
             "vocabulary",
         ),

@@ -16,14 +16,13 @@ from service.api.options import Scalars
 from service.api.row_encodings import binary_body, whole_base64
 from service.api.row_texts import text_body
 from service.api.turns import Turns
+from service.api.vectors import is_large
 from service.rowtexts import Found, RowTexts, Texts
 from service.table import EmbeddingTable
 from service.types import LookupRequest, LookupResult, Selection, TableVersion
 
 FOUND: Final = 4096
 """Texts that are looked for at once."""
-_AT_ONCE: Final = 1 << 15
-"""Numbers of an answer that is made without a turn of the event loop: 128 KB of float32."""
 
 
 class Question(NamedTuple):
@@ -41,8 +40,7 @@ class Question(NamedTuple):
 
     def is_large(self) -> bool:
         """Whether the answer takes so long that others should have their turns meanwhile."""
-        most = PIECE if self.is_text() else _AT_ONCE
-        return self.numbers > most or self.request.batch.layout.total * self.table.embedding_dim > most
+        return is_large(self.table, self.request, self.numbers, text=self.is_text())
 
 
 def answer_at_once(question: Question, limits: Limits) -> Answer:

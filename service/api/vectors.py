@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from itertools import accumulate
 from operator import mul
+from typing import Final
 
 import numpy as np
 import orjson
@@ -16,6 +17,9 @@ from service.api.row_encodings import row_body
 from service.rowtexts import BETWEEN, RowTexts
 from service.table import EmbeddingTable
 from service.types import LookupRequest, LookupResult, MaskArray, Selection
+
+_AT_ONCE: Final = 1 << 15
+"""Numbers of an answer that is made without a turn of the event loop: 128 KB of float32."""
 
 
 class Vectors:
@@ -133,5 +137,5 @@ async def find_in_turns(table: EmbeddingTable, request: LookupRequest) -> Vector
 
 def is_large(table: EmbeddingTable, request: LookupRequest, numbers: int, *, text: bool) -> bool:
     """Whether an answer of so many numbers takes so long that others should have their turns meanwhile."""
-    most = PIECE if text else 2 * PIECE
+    most = PIECE if text else _AT_ONCE
     return numbers > most or request.batch.layout.total * table.embedding_dim > most

@@ -20,6 +20,7 @@ from service.api.served import Served
 from service.dialects.embedding import Embedded, checked_dimensions, embed, embed_each, read_input
 from service.dialects.problems import described, json_answer, status_of
 from service.errors import InvalidRequest, ServiceError
+from service.registry import LoadedTable
 from service.table import EmbeddingTable
 from service.texts import leading, normalized
 
@@ -89,7 +90,7 @@ def _table(served: Served, call: Call) -> EmbeddingTable:
     return served.registry.get(name)
 
 
-def _reads_texts(loaded: Any) -> bool:  # noqa: ANN401
+def _reads_texts(loaded: LoadedTable | None) -> bool:
     return loaded is not None and loaded.table.reads_texts
 
 

@@ -93,11 +93,7 @@ def problem(error: ServiceError) -> Answer:
 
 
 async def _table(served: Served, call: Call) -> EmbeddingTable:
-    address = _address(call)
-    if address.kind is None:
-        return served.registry.get(call.table)
-    target = address.target()
-    return (await served.opened.resolve([target], served.registry.entries))[target]
+    return await served.table(_address(call).target())
 
 
 def _address(call: Call) -> Address:

@@ -10,7 +10,7 @@ from service.api.answer import Buffer
 from service.api.json_body import JsonBody
 from service.api.limits import Limits
 from service.api.nested import json_type
-from service.dialects.v2.inference import Inference, Wanted, is_plain, read_inference
+from service.dialects.v2.inference import Inference, Wanted, check_input, check_output, is_plain, read_inference
 from service.dialects.v2.tensors import BYTES, DTYPES, Tensor, read_shape
 from service.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
 
@@ -123,8 +123,7 @@ def _exact(json: JsonBody, index: int) -> Callable[[], Any]:
 
 def _binary_size(fields: _Object, name: str) -> int | None:
     parameters = _as(dict, fields.get("parameters", {}), f"the parameters of input {name!r}")
-    if any(key.startswith("shared_memory") for key in parameters):
-        raise InvalidRequest(f"input {name!r}: shared memory is not supported", field=name)
+    check_input(name, parameters)
     size = parameters.get("binary_data_size")
     if size is None:
         return None
@@ -137,10 +136,7 @@ def _wanted(given: object, default: bool) -> Wanted:
     fields = _as(dict, given, "an output")
     name = _as(str, fields.get("name"), "the name of an output")
     parameters = _as(dict, fields.get("parameters", {}), f"the parameters of output {name!r}")
-    if any(key.startswith("shared_memory") for key in parameters):
-        raise InvalidRequest(f"output {name!r}: shared memory is not supported", field=name)
-    if parameters.get("classification", 0) != 0:
-        raise InvalidRequest(f"output {name!r}: there is no classification of vectors", field=name)
+    check_output(name, parameters)
     binary = flag(parameters, "binary_data")
     return Wanted(name, default if binary is None else binary)
 

@@ -10,7 +10,15 @@ from service.api.limits import Limits
 from service.api.turns import Turns
 from service.api.vectors import Vectors, find, find_in_turns
 from service.dialects.v2.answer import Work
-from service.dialects.v2.inference import VECTORS, Inference, Wanted, is_plain, read_inference
+from service.dialects.v2.inference import (
+    VECTORS,
+    Inference,
+    Wanted,
+    check_input,
+    check_output,
+    is_plain,
+    read_inference,
+)
 from service.dialects.v2.messages import Message, message
 from service.dialects.v2.tensors import BOOL, BYTES, DTYPES, FP16, FP32, Tensor, read_shape, text_of
 from service.errors import InvalidRequest
@@ -55,7 +63,7 @@ def _tensor(given: Message, raw: bytes | None, limits: Limits) -> Tensor:
     if datatype not in _FIELDS and datatype != FP16:
         known = ", ".join(sorted((*_FIELDS, FP16)))
         raise InvalidRequest(f"the datatype of input {name!r} is not one of {known}", field=name)
-    _refuse_shared_memory(given.parameters, f"input {name!r}", name)
+    check_input(name, given.parameters)
     shape = read_shape(list(given.shape), name)
     data = raw if raw is not None else _contents(given, shape, limits)
     return Tensor(name, datatype, shape, data, list)
@@ -88,15 +96,8 @@ def _contents(given: Message, shape: tuple[int, ...], limits: Limits) -> Any:  #
 
 def _wanted(given: Message) -> Wanted:
     name = given.name
-    _refuse_shared_memory(given.parameters, f"output {name!r}", name)
-    if _parameters(given.parameters).get("classification"):
-        raise InvalidRequest(f"output {name!r}: there is no classification of vectors", field=name)
+    check_output(name, _parameters(given.parameters))
     return Wanted(name, binary=True)
-
-
-def _refuse_shared_memory(parameters: Mapping[str, Any], what: str, name: str) -> None:
-    if any(key.startswith("shared_memory") for key in parameters):
-        raise InvalidRequest(f"{what}: shared memory is not supported", field=name)
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, object]:

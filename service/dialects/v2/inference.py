@@ -1,6 +1,6 @@
 """An inference request as a lookup, whichever way it came: its inputs, its parameters, and the outputs it wants."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from service.api.binary_body import batch_of, ragged_layout
@@ -20,6 +20,8 @@ _WITHOUT_MEANING: Final = frozenset(
 )
 """What clients send to any server; a lookup has no state, no queue and no codec of its own."""
 
+_SHARED_MEMORY: Final = ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
+
 
 class Wanted(NamedTuple):
     """An output that was asked for, and whether as bytes behind the JSON."""
@@ -38,6 +40,20 @@ class Inference(NamedTuple):
     wanted: tuple[Wanted, ...]
     id: str | None
     is_plain: bool
+
+
+def check_input(name: str, parameters: Container[str]) -> None:
+    """Raises InvalidRequest for what a lookup cannot do with an input."""
+    if any(key in parameters for key in _SHARED_MEMORY):
+        raise InvalidRequest(f"input {name!r}: shared memory is not supported", field=name)
+
+
+def check_output(name: str, parameters: Mapping[str, object]) -> None:
+    """The same for an output that is asked for."""
+    if any(key in parameters for key in _SHARED_MEMORY):
+        raise InvalidRequest(f"output {name!r}: shared memory is not supported", field=name)
+    if parameters.get("classification", 0) != 0:
+        raise InvalidRequest(f"output {name!r}: there is no classification of vectors", field=name)
 
 
 def is_plain(inputs: Sequence[Tensor]) -> bool:

@@ -40,8 +40,7 @@ async def table_of(served: Served, name: str, version: str | None) -> EmbeddingT
     if not version:
         return served.registry.get(name)
     served.registry.entry(name)
-    target = Target(name, version=version_of(name, version))
-    return (await served.opened.resolve([target], served.registry.entries))[target]
+    return await served.table(Target(name, version=version_of(name, version)))
 
 
 async def is_model_ready(served: Served, name: str, version: str | None) -> bool:

@@ -9,7 +9,6 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 from starlette.types import ASGIApp
 
-from service.api.errors import fault
 from service.api.served import Served
 from service.dialects.problems import described
 from service.dialects.v2 import models, repository
@@ -17,7 +16,7 @@ from service.dialects.v2.answer import Work
 from service.dialects.v2.contents import answered, inference_of
 from service.dialects.v2.messages import Message, message, methods
 from service.dialects.v2.rpc_repeated import Remembered
-from service.errors import InvalidRequest, OutOfVocabulary, Overloaded, ServiceError
+from service.errors import InvalidRequest, Overloaded, ServiceError
 
 _CODES: Final[dict[str, grpc.StatusCode]] = {
     "unauthorized": grpc.StatusCode.UNAUTHENTICATED,
@@ -158,14 +157,10 @@ class Endpoints:
         try:
             work = await self._work(request, context)
             answer = await answered(work)
-        except ServiceError as error:
-            if isinstance(error, OutOfVocabulary):
-                self.served.counters.add("embedding_oov_requests", (error.table.name,))
-            self._counted(request.model_name, code_of(error))
-            raise
-        except Exception as error:
-            self._counted(request.model_name, grpc.StatusCode.INTERNAL)
-            raise fault(error) from error
+        except Exception as error:  # a fault of ours is told as one, and not by grpcio with its text
+            told = self.served.told(error)
+            self._counted(request.model_name, code_of(told))
+            raise told from error
         name = work.table.identity.name
         self.served.counters.add("embedding_ids", (name,), work.inference.request.batch.layout.total)
         self._counted(name, grpc.StatusCode.OK)
@@ -183,8 +178,7 @@ class Endpoints:
         return Work.of(table, inference_of(request, served.limits), served.limits)
 
     def _counted(self, name: str, code: grpc.StatusCode) -> None:
-        known = name if name in self.served.registry.entries else ""
-        self.served.counters.add("embedding_requests", (known, models.GRPC_COUNTED, code.name))
+        self.served.count(models.GRPC_COUNTED, name, code.name)
 
 
 def code_of(error: ServiceError) -> grpc.StatusCode:
