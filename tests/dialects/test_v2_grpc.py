@@ -293,6 +293,15 @@ def test_other_ids_behind_the_same_message(client: Client) -> None:
         assert (status, "id 7 at [0, 1], id -1 at [1, 2]" in text) == ("INVALID_ARGUMENT", True)
 
 
+@pytest.mark.parametrize("rule", ["zeros", "unk", "mask"])
+def test_ids_outside_behind_the_same_message_follow_the_tables_rule(client: Client, server: Running, rule: str) -> None:
+    for ids in ([[5, 1]], [[7, 1]], [[2, -1]]):  # the first is answered, and remembered
+        ours = httpx.post(f"{server.url}/v1/tables/default-{rule}/lookup", json={"ids": ids}).json()
+        found = client.infer(f"default-{rule}", [tensor("ids", "INT64", np.array(ids))])
+        assert found.as_numpy("vectors").tobytes() == np.array(ours["vectors"], np.float32).tobytes()
+        assert found.as_numpy("mask").tolist() == ours["mask"]
+
+
 def test_only_what_is_asked_for_in_its_order(client: Client) -> None:
     outputs = [triton.InferRequestedOutput(name) for name in ("mask", "vectors")]
     found = client.infer("padded", [tensor("ids", "INT64", IDS)], outputs=outputs)
