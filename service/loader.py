@@ -18,10 +18,12 @@ def load(
     version: TableVersion,
     fetching: Fetching = NUMPY,
     make_texts: Callable[[Backend], RowTexts | None] = lambda _: None,
+    saw_outside: Callable[[int], None] = lambda _: None,
     *,
     gently: bool = True,
 ) -> LoadedTable:
-    """Checks and opens a version; its pages are in memory on return. `make_texts` makes what keeps JSON text.
+    """Checks and opens a version; its pages are in memory on return. `make_texts` makes what keeps JSON text;
+    `saw_outside` is told of ids outside the table.
 
     `gently` is for a process that serves meanwhile: its lookups find the processor free.
     Raises TableNotFound, VersionNotFound, DamagedVersion, and what the backend raises beside ValueError.
@@ -42,5 +44,6 @@ def load(
         on_oov=manifest.on_oov,
         texts=make_texts(rows),
         reader=TextReader.of(folder.text(), manifest.no_text),
+        saw_outside=saw_outside,
     )
     return LoadedTable(table, manifest, fetching.backend, folder.identity())

@@ -5,16 +5,16 @@ Opening is disk work, and blocks: on the thread of this module for requests, on 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from weakref import WeakValueDictionary
 
 from service.backends import Backend, Fetching
-from service.errors import Conflict, LabelNotFound, NotReady, TableNotFound
+from service.errors import Conflict, LabelNotFound, NotReady, ServiceError, TableNotFound
 from service.loader import load
 from service.reaper import Reaper
 from service.registry import Entry, LoadedTable
@@ -23,6 +23,19 @@ from service.store import TableStore
 from service.table import EmbeddingTable
 from service.textshares import TextShares
 from service.types import TableVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Who is told of what happens in tables, by their names: called from any thread.
+
+    `outside` of ids that a table does not have and its rule answered, `texts` of rows whose text was kept and of those
+    rendered, `loads` whether a version could be opened.
+    """
+
+    outside: Callable[[str, int], None] = lambda _table, _ids: None
+    texts: Callable[[str, int, int], None] = lambda _table, _hits, _rendered: None
+    loads: Callable[[str, bool], None] = lambda _table, _done: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,7 @@ class OpenedVersions:
         self._folders: dict[TableVersion, tuple[int, int]] = {}
         self._kept: dict[str, OrderedDict[int, EmbeddingTable]] = {}
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="versions")
+        self.sinks = Sinks()
 
     def close(self) -> None:
         """Lets go of the thread; a version that is being opened is not waited for."""
@@ -58,18 +72,37 @@ class OpenedVersions:
 
     def load(self, version: TableVersion) -> LoadedTable:
         """Checks and opens a version. Raises TableNotFound, VersionNotFound, DamagedVersion, OSError."""
-        return self._watched(load(self._store, version, self._fetching))
+        name = version.name
+        with self._noted(name):
+            return self._watched(load(self._store, version, self._fetching, saw_outside=partial(self._outside, name)))
 
     def load_active(self, version: TableVersion, before: EmbeddingTable | None, *, gently: bool = True) -> LoadedTable:
         """The same for one that is to be active, in the place of `before`: with the row texts that were kept there.
 
         Not `gently` where this process serves nothing yet.
         """
-        loaded = load(self._store, version, self._fetching, partial(self._texts, version.name), gently=gently)
-        texts = loaded.table.texts
-        if texts is not None and before is not None and before.texts is not None:
-            texts.warm(before.texts)
-        return self._watched(loaded)
+        make_texts, saw_outside = partial(self._texts, version.name), partial(self._outside, version.name)
+        with self._noted(version.name):
+            loaded = load(self._store, version, self._fetching, make_texts, saw_outside, gently=gently)
+            texts = loaded.table.texts
+            if texts is not None and before is not None and before.texts is not None:
+                texts.warm(before.texts)
+            return self._watched(loaded)
+
+    @contextmanager
+    def _noted(self, table: str) -> Iterator[None]:
+        try:
+            yield
+        except (ServiceError, OSError):
+            self.sinks.loads(table, False)
+            raise
+        self.sinks.loads(table, True)
+
+    def _outside(self, table: str, ids: int) -> None:
+        self.sinks.outside(table, ids)
+
+    def _told(self, table: str, hits: int, rendered: int) -> None:
+        self.sinks.texts(table, hits, rendered)
 
     def _watched(self, loaded: LoadedTable) -> LoadedTable:
         table = loaded.table
@@ -84,7 +117,7 @@ class OpenedVersions:
         share = self._text_shares.share(table)
         if share == 0:
             return None
-        texts = RowTexts(rows, share, self._reaper.watch)
+        texts = RowTexts(rows, share, self._reaper.watch, partial(self._told, table))
         self._text_shares.take(table, texts.most_bytes)
         return texts
 
@@ -96,6 +129,16 @@ class OpenedVersions:
     def forget_texts(self, table: str) -> None:
         """The table has left the store: others may have its share of the memory for row texts."""
         self._text_shares.give_back(table)
+
+    @property
+    def count(self) -> int:
+        """How many versions are in memory."""
+        return len(self._open)
+
+    def open_tables(self) -> list[EmbeddingTable]:
+        """All that is in memory now."""
+        with self._lock:
+            return list(self._open.values())
 
     def is_open(self, version: TableVersion) -> bool:
         """Whether the version is in memory, active or not."""

@@ -36,11 +36,19 @@ Texts: TypeAlias = NDArray[Any]
 class RowTexts:
     """The texts of one version's rows, in at most `most_bytes`. For one thread at a time, but for `close`.
 
-    `watch` is told of what is kept and of its owner, at whose end it is to be released.
+    `watch` is told of what is kept and of its owner, at whose end it is to be released; `told` of the texts that
+    answers are made of: how many were kept, and how many were rendered.
     """
 
-    def __init__(self, backend: Backend, most_bytes: int, watch: Callable[[object, "Kept"], None]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        most_bytes: int,
+        watch: Callable[[object, "Kept"], None],
+        told: Callable[[int, int], None] = lambda _hits, _rendered: None,
+    ) -> None:
         self._backend = backend
+        self._told = told
         self.blank: bytes = _rendered(np.zeros((1, backend.embedding_dim), dtype=np.float32)).texts.item(0)
         """The text of a row of zeros."""
         row = _LONGEST * backend.embedding_dim + _OBJECT + _PUT + _ENTRY
@@ -60,7 +68,11 @@ class RowTexts:
         """The texts of these rows in their order; None if one of them is not kept."""
         owner = self._owner  # as long as it is held, nothing is released
         slots = owner.kept.slots_of(ids)
-        return None if slots is None else owner.kept.texts.take(slots).tolist()
+        if slots is None:
+            return None
+        self._told(len(ids), 0)
+        texts: list[bytes] = owner.kept.texts.take(slots).tolist()
+        return texts
 
     def find(self, ids: IdArray) -> "Found | None":
         """The texts of these rows, and how long they are; None if one of them is not kept."""
@@ -69,14 +81,20 @@ class RowTexts:
         slots = kept.slots_of(ids)
         if slots is None:
             return None
+        self._told(len(ids), 0)
         lengths = kept.lengths.take(slots)
         return Found(kept.texts.take(slots), int(np.add.reduce(lengths, dtype=np.int64)))
 
     def of(self, ids: IdArray) -> "Found":
         """The same; what is not kept is rendered, and kept from now on."""
-        return self.find(ids) or self._filled(ids)
+        found = self.find(ids)
+        if found is None:
+            found, rendered = self._filled(ids)
+            self._told(len(ids) - rendered, rendered)
+        return found
 
-    def _filled(self, ids: IdArray) -> "Found":
+    def _filled(self, ids: IdArray) -> tuple["Found", int]:
+        """The texts of these rows, and how many of them were rendered for it."""
         owner = self._owner
         kept = owner.kept
         slots = kept.slots.take(ids) if len(kept.slots) else np.zeros(len(ids), dtype=np.int32)
@@ -87,14 +105,14 @@ class RowTexts:
         kept.put(rows, rendered)
         texts[missing] = rendered.texts.take(places)
         lengths[missing] = rendered.lengths.take(places)
-        return Found(texts, int(np.add.reduce(lengths, dtype=np.int64)))
+        return Found(texts, int(np.add.reduce(lengths, dtype=np.int64))), len(missing)
 
     def warm(self, before: "RowTexts") -> None:
         """Renders what another version's texts hold, in small steps, so that the first answers need not."""
         ids = before.rows
         ids = ids[ids < self._backend.num_embeddings]
         for first in range(0, len(ids), _STEP):
-            self.of(ids[first : first + _STEP])
+            self._filled(ids[first : first + _STEP])
             time.sleep(_PAUSE)
 
     def close(self) -> None:

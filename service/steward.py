@@ -7,13 +7,13 @@ changes that other processes make are serialised by the store's locks. No HTTP.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 from service.barrier import Barrier, WorkerState
-from service.errors import InForce, InvalidRequest, ServiceError
+from service.errors import InForce, InvalidRequest, ServiceError, TableNotFound, VersionNotFound
 from service.imported import ImportedTable
 from service.loader import load
 from service.store import UNLOADED, Pruned, Switch, TableStore
@@ -35,14 +35,20 @@ class Activated:
     seconds: float
 
 
+Switched: TypeAlias = Callable[[Collection[str], float | None], None]
+"""Called with the tables whose versions were put in force and the seconds that it took, None where it has failed."""
+
+
 class Steward:
     """Changes one store, and has the workers of one service follow. Its methods may be called at the same time.
 
-    `by` is who asked for a change; it goes into the history and the audit log.
+    `by` is who asked for a change; it goes into the history and the audit log. `switched` is told of every attempt to
+    put versions in force.
     """
 
-    def __init__(self, store: TableStore, barrier: Barrier) -> None:
+    def __init__(self, store: TableStore, barrier: Barrier, switched: Switched = lambda *_: None) -> None:
         self.store = store
+        self._switched = switched
         self._barrier = barrier
         self._turn = asyncio.Lock()
         self._imports = asyncio.Semaphore(2)
@@ -54,20 +60,13 @@ class Steward:
 
         Raises TableNotFound, VersionNotFound, DamagedVersion, CannotPrepare, WorkersSilent, InsufficientStorage.
         """
-        started = time.perf_counter()
         _check_targets(targets)
-        for table, version in targets.items():
-            await asyncio.to_thread(self.store.verify, TableVersion(table, version))
-        async with self._turn:
-            return await self._switch(targets, "activate", by, started)
+        return await self._switch(targets, "activate", by)
 
     async def rollback(self, table: str, by: str) -> Activated:
         """Activates the version that was active before. Raises what `activate` raises, and Conflict for none."""
-        started = time.perf_counter()
         target = await asyncio.to_thread(self.store.rollback_target, table)
-        await asyncio.to_thread(self.store.verify, TableVersion(table, target))
-        async with self._turn:
-            return await self._switch({table: target}, "rollback", by, started)
+        return await self._switch({table: target}, "rollback", by)
 
     async def unload(self, table: str, by: str) -> int:
         """Has no version of a table in force, in no worker on return; the one that was.
@@ -80,7 +79,24 @@ class Steward:
         _record(by, "unload", table, version, None)
         return version
 
-    async def _switch(self, targets: Mapping[str, int], verb: str, by: str, started: float) -> Activated:
+    async def _switch(self, targets: Mapping[str, int], verb: str, by: str) -> Activated:
+        """Verifies versions, has all workers prepare them, and puts them in force."""
+        started = time.perf_counter()
+        try:
+            for table, version in targets.items():
+                await asyncio.to_thread(self.store.verify, TableVersion(table, version))
+            async with self._turn:
+                switches, workers = await self._put_in_workers(targets, verb, by)
+        except (TableNotFound, VersionNotFound):  # nothing was tried, and the names may be anything
+            raise
+        except BaseException:  # told, and raised on
+            self._switched(targets, None)
+            raise
+        seconds = time.perf_counter() - started
+        self._switched(targets, seconds)
+        return Activated(switches, workers, seconds)
+
+    async def _put_in_workers(self, targets: Mapping[str, int], verb: str, by: str) -> tuple[tuple[Switch, ...], int]:
         await self._barrier.prepare(targets)
         try:
             switches = await asyncio.to_thread(self._put_in_force, targets, f"{verb} by {by}", verb == "rollback")
@@ -93,7 +109,7 @@ class Steward:
         workers = await self._barrier.commit(targets)
         for switch in switches:
             _record(by, verb, switch.table, switch.previous_version, switch.active_version)
-        return Activated(tuple(switches), workers, time.perf_counter() - started)
+        return tuple(switches), workers
 
     def _put_in_force(self, targets: Mapping[str, int], by: str, back: bool) -> list[Switch]:
         try:

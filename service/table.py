@@ -1,5 +1,6 @@
 """The embedding table in memory, and the lookup: ids or tokens in, vectors and mask out. No files, no HTTP."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -45,7 +46,8 @@ class EmbeddingTable:
 
     `padding_id` is masked in every answer (Keras `mask_zero` is padding_id 0), `unk_id` is the row that the
     rule `unk` gives, `on_oov` the rule for requests that name none. `texts` are those of its rows,
-    `reader` reads those of clients.
+    `reader` reads those of clients. `saw_outside` is told how many ids of a lookup were outside, where the rule
+    for them answered.
     """
 
     identity: TableVersion
@@ -56,6 +58,7 @@ class EmbeddingTable:
     on_oov: OovRule = "error"
     texts: RowTexts | None = None
     reader: TextReader = BETWEEN_BLANKS
+    saw_outside: Callable[[int], None] = lambda _: None
     num_embeddings: int = field(init=False)
     embedding_dim: int = field(init=False)
 
@@ -157,6 +160,7 @@ class EmbeddingTable:
         known = ids.view(np.uint64) < self.num_embeddings
         if rule == "error":
             raise self._out_of_vocabulary(request, ids, known)
+        self.saw_outside(len(ids) - int(np.count_nonzero(known)))
         if rule == "mask":
             mask = known if mask is None else mask & known
         substitute = self.unk_id if rule == "unk" and self.unk_id is not None else 0

@@ -38,6 +38,11 @@ class Admission:
         """Until when each waits, in the order in which they came."""
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting)
+
     async def enter(self) -> None:
         """Counts a lookup; raises Overloaded if too many are in flight, and none of them ends soon."""
         if self.in_flight < self.limit:

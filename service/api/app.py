@@ -1,7 +1,9 @@
 """The application: FastAPI with every route and the documentation, and the lookups in front of its router."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, cast
 
 from fastapi import FastAPI, Request, Response
@@ -23,17 +25,20 @@ from service.api.dialects import Dialects, Found
 from service.api.documentation import DESCRIPTION, LOOKUP, MULTI_LOOKUP
 from service.api.errors import internal, problem
 from service.api.front import MULTI, Front, Lookups, route_of
+from service.api.gauges import ProcessGauges
 from service.api.guard import closed
 from service.api.health import health_router
 from service.api.limits import Limits
 from service.api.lookup import Address, LookupEndpoint
+from service.api.meter import Meter
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import MultiLookupEndpoint
 from service.api.served import Served
 from service.api.tables import tables_router
 from service.api.upload import is_upload, upload_router
 from service.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, ServiceError
-from service.metrics import Counters
+from service.metrics import Counters, SharedCounters, exposition
+from service.opened import Sinks
 from service.registry import TableRegistry
 from service.settings import Settings
 from service.watcher import StoreWatcher
@@ -45,12 +50,13 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 class Service:
     """The application in its two forms: `front` is what a server runs, `behind` is FastAPI alone.
 
-    `served` is what other servers, of other transports, answer from.
+    `served` is what other servers, of other transports, answer from; `gauges` are to be put now and then.
     """
 
     front: Front
     behind: FastAPI
     served: Served
+    gauges: ProcessGauges
 
 
 def create_service(
@@ -66,12 +72,15 @@ def create_service(
     `dialects` makes the other protocols.
     """
     limits = Limits(settings.max_body_bytes, settings.max_ids, settings.max_response_bytes)
-    single = LookupEndpoint(registry, watcher.opened, limits, counters)
-    multi = MultiLookupEndpoint(registry, watcher.opened, limits, counters)
+    meter = Meter(registry, counters)
+    watcher.opened.sinks = Sinks(meter.outside, meter.texts, meter.loads)
+    single = LookupEndpoint(registry, watcher.opened, limits, meter)
+    multi = MultiLookupEndpoint(registry, watcher.opened, limits, meter)
     admission = Admission(settings.max_in_flight)
-    lookups = Lookups(single, multi, registry, counters, admission)
-    served = Served(settings, limits, registry, watcher.opened, watcher.store, counters, admission)
+    lookups = Lookups(single, multi, meter, admission)
+    served = Served(settings, limits, registry, watcher.opened, watcher.store, meter, admission)
     others = Dialects(dialects(served), served)
+    gauges = ProcessGauges(registry, watcher.opened, admission, counters)
     app = FastAPIOffline(
         redoc_url=None,
         static_url="/docs-assets",
@@ -87,9 +96,15 @@ def create_service(
     app.include_router(tables_router(registry, watcher, settings.backend))
     app.include_router(admin_router())
     app.include_router(upload_router(settings))
-    app.include_router(health_router(registry, counters))
+    app.include_router(health_router(registry, partial(_expose, settings, gauges, counters.shared)))
     _add_dialects(app, others)
-    return Service(Front(lookups, others, app, admin(app)), app, served)
+    return Service(Front(lookups, others, app, admin(app)), app, served, gauges)
+
+
+async def _expose(settings: Settings, gauges: ProcessGauges, shared: SharedCounters) -> bytes:
+    """The metrics of all processes; in a thread, as thousands of series take milliseconds."""
+    gauges.put()
+    return await asyncio.to_thread(exposition, shared, backend=settings.backend, places=settings.max_in_flight)
 
 
 def _add_lookup_routes(app: FastAPI, lookups: Lookups) -> None:

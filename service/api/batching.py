@@ -7,6 +7,7 @@ answer takes 50 us of a processor instead of 70 as bytes, 72 instead of 104 as b
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeGuard
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ import orjson
 from service.api.answer import Buffer, Ready
 from service.api.encodings import octets
 from service.layout import Layout
-from service.metrics import Counters
+from service.metrics import Answered, Counters
 from service.registry import LoadedTable, TableRegistry
 from service.rowtexts import BETWEEN
 from service.table import EmbeddingTable
@@ -39,11 +40,12 @@ A plain tuple, as a named one costs each request 0.3 us.
 class Way(Protocol):
     """What requests of one kind in one version have in common: up to `most` ids of one way are answered together.
 
-    Answers that are `large` are made while they are sent.
+    Answers that are `large` are made while they are sent. `answered` is where they are counted.
     """
 
     most: int
     large: bool
+    answered: Answered
 
     def answers(self, parts: Sequence[Part]) -> list[Ready | None]:
         """Their answers in their order; None where the usual way has to be gone. May raise if any of them fails."""
@@ -52,7 +54,7 @@ class Way(Protocol):
 class Version:
     """A version of a table while it is in force, which it does not keep alive."""
 
-    __slots__ = ("_counters", "_ids", "_loaded", "_name", "_registry", "_requests", "dim")
+    __slots__ = ("_loaded", "_name", "_registry", "answered", "dim")
 
     def __init__(self, loaded: LoadedTable, registry: TableRegistry, counters: Counters, endpoint: str) -> None:
         """`endpoint` is what its answers are counted under."""
@@ -60,9 +62,7 @@ class Version:
         self._name = loaded.table.identity.name
         self.dim = loaded.table.embedding_dim
         self._registry = registry
-        self._counters = counters
-        self._requests = counters.index("embedding_requests", (self._name, endpoint, "200"))
-        self._ids = counters.index("embedding_ids", (self._name,))
+        self.answered = Answered(counters, endpoint, loaded.table.identity, in_force=True)
 
     def table(self) -> EmbeddingTable | None:
         """None once another version is in force."""
@@ -71,10 +71,7 @@ class Version:
 
     def counted(self, parts: Sequence[Part], found: list[Ready | None]) -> list[Ready | None]:
         """The answers, which are counted as such."""
-        lengths = [part[2] for part, answer in zip(parts, found, strict=True) if answer is not None]
-        values = self._counters.values
-        values[self._requests] += len(lengths)
-        values[self._ids] += sum(lengths)
+        self.answered.count([part[2] for part, answer in zip(parts, found, strict=True) if answer is not None])
         return found
 
 
@@ -85,6 +82,7 @@ class _Checked:
 
     def __init__(self, version: Version) -> None:
         self._version = version
+        self.answered = version.answered
         self.most = _MOST // version.dim
 
     def answers(self, parts: Sequence[Part]) -> list[Ready | None]:
@@ -147,6 +145,7 @@ class Stacked:
     def __init__(self, version: Version, request: LookupRequest, numbers: int) -> None:
         """The first of the requests, and how many numbers its answer has."""
         self._version = version
+        self.answered = version.answered
         self._options = request.options
         self._shape, count = request.batch.layout.shape, request.batch.layout.total
         self.most = _MOST * count // max(numbers, count * version.dim, 1)
@@ -225,6 +224,17 @@ def _answers(parts: Sequence[Part]) -> list[Ready | None]:
         return parts[0][0].answers(parts)
     except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
         return [None] if len(parts) == 1 else [_answers([part])[0] for part in parts]
+
+
+def took(parts: Sequence[Part | None], found: Sequence[Ready | None], since: Sequence[float]) -> None:
+    """Notes how long it took since requests were there, of those that were answered together."""
+    now = perf_counter()
+    if all(found) and _is_one_batch(parts):
+        parts[0][0].answered.took([now - begun for begun in since])
+        return
+    for part, answer, begun in zip(parts, found, since, strict=True):
+        if part is not None and answer is not None:
+            part[0].answered.took((now - begun,))
 
 
 def _is_one_batch(parts: Sequence[Part | None]) -> TypeGuard[Sequence[Part]]:

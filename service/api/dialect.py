@@ -6,30 +6,41 @@ The protocols themselves are in `service/dialects`, which this room does not kno
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final, TypeAlias
 
 from service.api.answer import Answer, Receive, Scope
 from service.api.body import read_body
 from service.api.served import Problem
 from service.api.short import Asked
+from service.types import TableVersion
 
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 
 
 class Call:
-    """One request: what stands in the places of its path, and `table`, which its endpoint names for the metrics."""
+    """One request: what stands in the places of its path, and what its endpoint says of it for the metrics.
 
-    __slots__ = ("names", "receive", "scope", "table")
+    That is `table`, the name that was asked for, and what was `looked_up`: where, and how many ids. `since` is when
+    the request was there.
+    """
+
+    __slots__ = ("looked_up", "names", "receive", "scope", "since", "table")
 
     def __init__(self, scope: Scope, receive: Receive, names: Mapping[str, str]) -> None:
         self.scope = scope
         self.receive = receive
         self.names = names
         self.table = names.get("table", "")
+        self.looked_up: tuple[TableVersion, int] | None = None
+        self.since = perf_counter()
 
     async def body(self, limit: int) -> bytes:
         """The whole body; raises RequestTooLarge beyond `limit` bytes, ClientDisconnected."""
-        return await read_body(self.scope, self.receive, limit)
+        asked = perf_counter()
+        body = await read_body(self.scope, self.receive, limit)
+        self.since += perf_counter() - asked  # that was the client's time
+        return body
 
 
 Endpoint: TypeAlias = Callable[[Call], Awaitable[Answer]]

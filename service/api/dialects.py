@@ -50,12 +50,14 @@ class Dialects:
         if route is None or route.counted is None:
             await self._send(found.dialect, _unless_found(found) if route is None else route.endpoint, call, send)
             return
-        admission = self._served.admission
+        admission, meter = self._served.admission, self._served.meter
         try:
             if ADMITTED not in scope:
                 await admission.enter()
         except Overloaded as error:
-            await send_answer(send, self._served.counted(route.counted, call.table, found.dialect.problem(error)))
+            answer = found.dialect.problem(error)
+            meter.refused(route.counted, call.table, str(answer.status))
+            await send_answer(send, answer)
             return
         try:
             await self._send(found.dialect, route.endpoint, call, send, route.counted)
@@ -65,13 +67,18 @@ class Dialects:
     async def _send(
         self, dialect: Dialect, endpoint: Endpoint, call: Call, send: Send, counted: str | None = None
     ) -> None:
+        meter = self._served.meter
         try:
             answer = await endpoint(call)
+            if counted is not None and call.looked_up is not None:
+                meter.answered(counted, *call.looked_up, call.since)
         except ClientDisconnected:
             return
         except Exception as error:  # noqa: BLE001  (the last line: a fault of ours must not be a lost connection)
             answer = self._served.problem(dialect.problem, error)
-        await send_answer(send, answer if counted is None else self._served.counted(counted, call.table, answer))
+            if counted is not None:
+                meter.refused(counted, call.table, str(answer.status), error)
+        await send_answer(send, answer)
 
 
 def _by_pattern(routes: Iterable[Route]) -> dict[str, dict[str, Route]]:

@@ -1,8 +1,8 @@
 """Lookups in front of FastAPI's router, which costs more than the lookup itself; everything else goes behind it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from time import perf_counter
 from typing import Final
 
 from starlette.types import ASGIApp
@@ -13,17 +13,17 @@ from service.api.body import ClientDisconnected
 from service.api.dialects import Dialects
 from service.api.errors import internal, problem
 from service.api.guard import is_admin
-from service.api.lookup import Address, Head, LookupEndpoint, address_of, read_head
+from service.api.lookup import ENDPOINT, Address, Head, LookupEndpoint, address_of, read_head
 from service.api.media import header_fields
+from service.api.meter import Meter
+from service.api.multi_lookup import ENDPOINT as MULTI_ENDPOINT
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
 from service.api.prepared import Prepared
 from service.api.question import Question
 from service.api.retelling import Retelling
 from service.api.short import Asked, Large
-from service.errors import OutOfVocabulary, Overloaded, ServiceError
-from service.metrics import Counters
-from service.registry import TableRegistry
+from service.errors import Overloaded, ServiceError
 
 MULTI: Final = Address("", "multi")
 
@@ -37,12 +37,12 @@ class Lookups:
 
     single: LookupEndpoint
     multi: MultiLookupEndpoint
-    registry: TableRegistry
-    counters: Counters
+    meter: Meter
     admission: Admission
 
     async def serve(self, address: Address, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or refuses it where too many are in flight."""
+        since = perf_counter()
         try:
             if ADMITTED not in scope:
                 await self.admission.enter()
@@ -50,65 +50,56 @@ class Lookups:
             await send_answer(send, self.refuse(address))
             return
         try:
-            await send_answer(send, await self.answer(address, scope, receive))
+            await send_answer(send, await self.answer(address, scope, receive, since))
         except ClientDisconnected:
             return
         finally:
             self.admission.leave()
 
-    async def answer(self, address: Address, scope: Scope, receive: Receive) -> Answer:
+    async def answer(self, address: Address, scope: Scope, receive: Receive, since: float) -> Answer:
         """An answer for every request; raises only ClientDisconnected."""
         try:
             if address is MULTI:
-                answer = await self.multi.answer(scope, receive)
-            else:
-                answer = await self.single.answer(address, scope, receive)
+                return await self.multi.answer(scope, receive, since)
+            return await self.single.answer(address, scope, receive, since)
         except ClientDisconnected:
             raise
         except Exception as error:  # noqa: BLE001  (the last line: a fault of ours must not be a lost connection)
-            answer = self._problem(error)
-        return self._counted(address, answer)
+            return self._problem(address, error)
 
-    def answer_now(self, head: Head, body: bytes) -> tuple[Answer | Question, Prepared | None]:
+    def answer_now(self, head: Head, body: bytes, since: float) -> tuple[Answer | Question, Prepared | None]:
         """The same for a body that is there already; a question that takes turns of the event loop comes back.
 
         With it comes what can be told of the next request with the same head.
         """
         try:
-            found, prepared = self.single.answer_now(head, body)
+            return self.single.answer_now(head, body, since)
         except Exception as error:  # noqa: BLE001  (as above)
-            found, prepared = self._problem(error), None
-        if isinstance(found, Answer):
-            self._counted(head.address, found)
-        return found, prepared
+            return self._problem(head.address, error), None
 
-    async def answer_in_turns(self, address: Address, question: Question) -> Answer:
+    async def answer_in_turns(self, address: Address, question: Question, since: float) -> Answer:
         """The answer to a question that came back."""
         try:
-            answer = await self.single.answer_in_turns(question)
+            return await self.single.answer_in_turns(question, since)
         except Exception as error:  # noqa: BLE001  (as above)
-            answer = self._problem(error)
-        return self._counted(address, answer)
+            return self._problem(address, error)
 
     def refuse(self, address: Address) -> Answer:
         """The answer to a request that finds too many in flight."""
-        return self._counted(address, _refusal(self.admission.limit))
-
-    def _counted(self, address: Address, answer: Answer) -> Answer:
-        endpoint = "multi_lookup" if address is MULTI else "lookup"
-        table = address.table if address.table in self.registry.entries else ""  # bounds the metrics' memory
-        self.counters.add("embedding_requests", (table, endpoint, str(answer.status)))
+        answer = _refusal(self.admission.limit)
+        self._refused(address, answer)
         return answer
 
-    def _problem(self, error: Exception) -> Answer:
-        if isinstance(error, ItemError):
-            return self._refusal(error.error, {"lookup": error.index})
-        return self._refusal(error) if isinstance(error, ServiceError) else internal(error)
+    def _problem(self, address: Address, error: Exception) -> Answer:
+        cause, extra = (error.error, {"lookup": error.index}) if isinstance(error, ItemError) else (error, None)
+        self.meter.told(cause)
+        answer = problem(cause, extra) if isinstance(cause, ServiceError) else internal(cause)
+        self._refused(address, answer, cause)
+        return answer
 
-    def _refusal(self, error: ServiceError, extra: Mapping[str, object] | None = None) -> Answer:
-        if isinstance(error, OutOfVocabulary):
-            self.counters.add("embedding_oov_requests", (error.table.name,))
-        return problem(error, extra)
+    def _refused(self, address: Address, answer: Answer, cause: Exception | None = None) -> None:
+        endpoint = MULTI_ENDPOINT if address is MULTI else ENDPOINT
+        self.meter.refused(endpoint, address.table, str(answer.status), cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +109,10 @@ class AskedLookup:
     lookups: Lookups
     head: Head
 
-    def answer_now(self, body: bytes) -> tuple[Answer | Large, Prepared | None]:
-        found, prepared = self.lookups.answer_now(self.head, body)
+    def answer_now(self, body: bytes, since: float) -> tuple[Answer | Large, Prepared | None]:
+        found, prepared = self.lookups.answer_now(self.head, body, since)
         if isinstance(found, Question):
-            return LargeLookup(self.lookups, self.head.address, found), prepared
+            return LargeLookup(self.lookups, self.head.address, found, since), prepared
         return found, prepared
 
     def refuse(self) -> Answer:
@@ -135,9 +126,10 @@ class LargeLookup:
     lookups: Lookups
     address: Address
     question: Question
+    since: float
 
     async def in_turns(self) -> Answer:
-        return await self.lookups.answer_in_turns(self.address, self.question)
+        return await self.lookups.answer_in_turns(self.address, self.question, self.since)
 
 
 @lru_cache(maxsize=1)

@@ -1,15 +1,16 @@
 """`/health/live`, `/health/ready` and `/metrics`: what machines ask before people do."""
 
+from collections.abc import Awaitable, Callable
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.schemas import Liveness, MissingTable, Readiness
-from service.metrics import Counters, exposition
 from service.registry import TableRegistry
 
 
-def health_router(registry: TableRegistry, counters: Counters) -> APIRouter:
-    """The routes of probes and metrics."""
+def health_router(registry: TableRegistry, expose: Callable[[], Awaitable[bytes]]) -> APIRouter:
+    """The routes of probes and metrics; `expose` gives their text."""
     router = APIRouter(tags=["operations"])
 
     @router.get("/health/live", summary="Is the process alive?")
@@ -32,12 +33,12 @@ def health_router(registry: TableRegistry, counters: Counters) -> APIRouter:
 
     @router.get(
         "/metrics",
-        summary="Counters in the text format of Prometheus, summed over the workers",
+        summary="Metrics in the text format of Prometheus, summed over the workers",
         response_class=Response,
         responses={200: {"content": {"text/plain": {}}}},
     )
     async def metrics() -> Response:
-        return Response(exposition(counters.shared), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(await expose(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     for path, endpoint in (("/health/live", live), ("/health/ready", ready), ("/metrics", metrics)):
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)

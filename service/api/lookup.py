@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final, NamedTuple
 
 from service.api.answer import Answer, Receive, Scope
@@ -11,16 +12,18 @@ from service.api.body import check_body, read_body
 from service.api.json_body import read_lookup
 from service.api.limits import Limits
 from service.api.media import JSON, Fields, answer_type, body_type, header_fields
+from service.api.meter import Meter
 from service.api.prepared import Prepared, prepare
 from service.api.question import Question, answer_at_once, answer_in_turns
 from service.api.sizes import check_size
 from service.errors import MethodNotAllowed, VersionNotFound
-from service.metrics import Counters
 from service.opened import OpenedVersions, Target
 from service.registry import TableRegistry
 from service.store import parse_version
 from service.table import EmbeddingTable
 
+ENDPOINT: Final = "lookup"
+"""Its name in the metrics."""
 PATH: Final = re.compile(r"/v1/tables/([^/]+)(?:/(versions|labels)/([^/]+))?/lookup")
 
 
@@ -79,32 +82,34 @@ def read_head(address: Address, fields: Fields, query_string: bytes) -> Head:
 class LookupEndpoint:
     """Answers lookups in one table. Raises ServiceError; turning that into an answer is the caller's."""
 
-    def __init__(self, registry: TableRegistry, opened: OpenedVersions, limits: Limits, counters: Counters) -> None:
+    def __init__(self, registry: TableRegistry, opened: OpenedVersions, limits: Limits, meter: Meter) -> None:
         self._registry = registry
         self._opened = opened
         self._limits = limits
-        self._counters = counters
-        self._ways = VersionWays(registry, counters, "lookup")
+        self._meter = meter
+        self._ways = VersionWays(registry, meter.counters, ENDPOINT)
 
-    async def answer(self, address: Address, scope: Scope, receive: Receive) -> Answer:
+    async def answer(self, address: Address, scope: Scope, receive: Receive, since: float) -> Answer:
         """The vectors and the mask, in the media type that the client accepts."""
         if scope["method"] != "POST":
             raise MethodNotAllowed(scope["method"], ("POST",))
         self._registry.entry(address.table)  # whoever names no table of ours need not send a body
         head = read_head(address, header_fields(scope["headers"]), scope["query_string"])
+        asked = perf_counter()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
+        since += perf_counter() - asked  # that was the client's time
         # Only now, so that a slow body does not hold on to a version that is being replaced.
         table = self._registry.get(address.table) if address.kind is None else await self._named(address)
         question = self._question(table, head, body)
-        return await self.answer_in_turns(question) if question.is_large() else self._at_once(question)
+        return await self.answer_in_turns(question, since) if question.is_large() else self._at_once(question, since)
 
-    async def answer_in_turns(self, question: Question) -> Answer:
+    async def answer_in_turns(self, question: Question, since: float) -> Answer:
         """The answer to a large question."""
         answer = await answer_in_turns(question, self._limits)
-        self._count(question)
+        self._count(question, since)
         return answer
 
-    def answer_now(self, head: Head, body: bytes) -> tuple[Answer | Question, Prepared | None]:
+    def answer_now(self, head: Head, body: bytes, since: float) -> tuple[Answer | Question, Prepared | None]:
         """The same for a body that is there already, of a lookup in an active version; the question, if it is large.
 
         With it comes what can be told of the next request with the same head.
@@ -112,14 +117,14 @@ class LookupEndpoint:
         check_body(body, self._limits.max_body_bytes)
         entry = self._registry.entry(head.address.table)
         question = self._question(entry.table(), head, body)
-        found = question if question.is_large() else self._at_once(question)
+        found = question if question.is_large() else self._at_once(question, since)
         if entry.loaded is None or not head.query.is_int64():
             return found, None
         return found, prepare(question, head.media, body, self._limits, self._ways.of(entry.loaded))
 
-    def _at_once(self, question: Question) -> Answer:
+    def _at_once(self, question: Question, since: float) -> Answer:
         answer = answer_at_once(question, self._limits)
-        self._count(question)
+        self._count(question, since)
         return answer
 
     async def _named(self, address: Address) -> EmbeddingTable:
@@ -135,5 +140,5 @@ class LookupEndpoint:
         numbers, _ = check_size(table, request, head.accepted, scalars, limits)
         return Question(table, request, scalars, head.accepted, numbers)
 
-    def _count(self, question: Question) -> None:
-        self._counters.add("embedding_ids", (question.table.identity.name,), question.request.batch.layout.total)
+    def _count(self, question: Question, since: float) -> None:
+        self._meter.answered(ENDPOINT, question.table.identity, question.request.batch.layout.total, since)

@@ -1,6 +1,7 @@
 """`POST /v1/lookup`: several lookups in one request, all from one snapshot, all or none."""
 
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from service.api.answer import Answer, Receive, Scope, Stream
@@ -11,18 +12,20 @@ from service.api.json_text import JsonText
 from service.api.limits import Limits
 from service.api.lookup import version_of
 from service.api.media import JSON, answer_type, body_type, header_fields
+from service.api.meter import Meter
 from service.api.nested import json_type
 from service.api.options import SCALAR_FIELDS, Scalars
 from service.api.question import Question, write_object
 from service.api.sizes import check_size
 from service.api.turns import Turns
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, TableNotFound, UnsupportedMediaType
-from service.metrics import Counters
 from service.opened import OpenedVersions, Target
 from service.registry import Entry, TableRegistry
 from service.table import EmbeddingTable
-from service.types import LookupRequest
+from service.types import LookupRequest, TableVersion
 
+ENDPOINT: Final = "multi_lookup"
+"""Its name in the metrics."""
 PATH: Final = "/v1/lookup"
 _TARGET_FIELDS: Final = frozenset({"table", "version", "label"})
 _T = TypeVar("_T")
@@ -41,13 +44,13 @@ class ItemError(Exception):
 class MultiLookupEndpoint:
     """Answers several lookups at once. Raises ServiceError, and ItemError for one that has an index."""
 
-    def __init__(self, registry: TableRegistry, opened: OpenedVersions, limits: Limits, counters: Counters) -> None:
+    def __init__(self, registry: TableRegistry, opened: OpenedVersions, limits: Limits, meter: Meter) -> None:
         self._registry = registry
         self._opened = opened
         self._limits = limits
-        self._counters = counters
+        self._meter = meter
 
-    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def answer(self, scope: Scope, receive: Receive, since: float) -> Answer:
         """The results in the order of the lookups."""
         if scope["method"] != "POST":
             raise MethodNotAllowed(scope["method"], ("POST",))
@@ -55,14 +58,17 @@ class MultiLookupEndpoint:
         answer_type(fields.accept, (JSON,))
         if (media := body_type(fields)) != JSON:
             raise UnsupportedMediaType(f"several lookups are taken as {JSON} only, not as {media}")
-        body = JsonBody(await read_body(scope, receive, self._limits.max_body_bytes))
+        asked = perf_counter()
+        sent = await read_body(scope, receive, self._limits.max_body_bytes)
+        since += perf_counter() - asked  # that was the client's time
+        body = JsonBody(sent)
         reject_query(scope["query_string"], "is not taken with a JSON body, which has fields")
         items = _items(body)
         self._limits.check_count("lookups", len(items))
         entries = self._registry.entries
         targets = [_in_item(index, _target, index, body, entries) for index in range(len(items))]
         tables = await self._resolve(targets, entries)
-        return await self._answer(items, body, tables)
+        return await self._answer(items, body, tables, since)
 
     async def _resolve(self, targets: list[Target], entries: Mapping[str, Entry]) -> list[EmbeddingTable]:
         """The tables of all lookups, of one snapshot; each named version and label is looked at once."""
@@ -80,7 +86,7 @@ class MultiLookupEndpoint:
                 return targets.index(target)
         return 0  # it has been put right in the meantime
 
-    async def _answer(self, items: list[Any], body: JsonBody, tables: list[EmbeddingTable]) -> Answer:
+    async def _answer(self, items: list[Any], body: JsonBody, tables: list[EmbeddingTable], since: float) -> Answer:
         """The tables are taken: whatever happens between two lookups, they are of one snapshot."""
         ids = size = 0
         turns = Turns()
@@ -101,8 +107,10 @@ class MultiLookupEndpoint:
             except ServiceError as error:
                 raise ItemError(index, error) from error
         text.write([b"]}"])
+        counts: dict[TableVersion, list[int]] = {}
         for question in questions:
-            self._counters.add("embedding_ids", (question.table.identity.name,), question.request.batch.layout.total)
+            counts.setdefault(question.table.identity, []).append(question.request.batch.layout.total)
+        self._meter.answered_several(ENDPOINT, counts, since)
         return Answer(200, ((b"content-type", JSON.encode()),), Stream(text.size, iter(text.pieces)))
 
     def _request(self, index: int, item: dict[str, Any], body: JsonBody) -> tuple[LookupRequest, Scalars]:

@@ -8,8 +8,8 @@ from service.api.admission import Admission
 from service.api.answer import Answer
 from service.api.errors import fault
 from service.api.limits import Limits
-from service.errors import OutOfVocabulary, ServiceError
-from service.metrics import Counters
+from service.api.meter import Meter
+from service.errors import ServiceError
 from service.opened import OpenedVersions, Target
 from service.registry import TableRegistry
 from service.settings import Settings
@@ -29,18 +29,8 @@ class Served:
     registry: TableRegistry
     opened: OpenedVersions
     store: TableStore
-    counters: Counters
+    meter: Meter
     admission: Admission
-
-    def counted(self, endpoint: str, table: str, answer: Answer) -> Answer:
-        """The answer of a lookup, which is counted as such."""
-        self.count(endpoint, table, str(answer.status))
-        return answer
-
-    def count(self, endpoint: str, table: str, status: str) -> None:
-        """Counts a lookup that is answered: without the name of a table that is not there."""
-        known = table if table in self.registry.entries else ""  # bounds the metrics' memory
-        self.counters.add("embedding_requests", (known, endpoint, status))
 
     def problem(self, problem: Problem, error: Exception) -> Answer:
         """The answer to an error, which is logged if it is a fault of ours."""
@@ -48,8 +38,7 @@ class Served:
 
     def told(self, error: Exception) -> ServiceError:
         """What is told of an error, which is logged if it is a fault of ours."""
-        if isinstance(error, OutOfVocabulary):
-            self.counters.add("embedding_oov_requests", (error.table.name,))
+        self.meter.told(error)
         return error if isinstance(error, ServiceError) else fault(error)
 
     async def table(self, target: Target) -> EmbeddingTable:

@@ -16,8 +16,8 @@ class Large(Protocol):
 class Asked(Protocol):
     """What a head says, in whatever protocol. Neither of these raises."""
 
-    def answer_now(self, body: bytes) -> tuple[Answer | Large, Prepared | None]:
-        """The answer to a request with this head, if it is not large.
+    def answer_now(self, body: bytes, since: float) -> tuple[Answer | Large, Prepared | None]:
+        """The answer to a request with this head, if it is not large; `since` is when its body was there.
 
         With it comes what can be told of the next request with the same head.
         """

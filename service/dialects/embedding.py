@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.api.dialect import Call
 from service.api.json_body import JsonBody, read_ids
 from service.api.limits import Limits
 from service.api.media import JSON
@@ -77,7 +78,7 @@ def _is_unicode(text: str) -> bool:
         return False
 
 
-async def embed(served: Served, table: EmbeddingTable, asked: Input, make: Callable[[Embedded], _T]) -> _T:
+async def embed(served: Served, call: Call, table: EmbeddingTable, asked: Input, make: Callable[[Embedded], _T]) -> _T:
     """What `make` makes of the vectors: beside the event loop if it is much.
 
     Raises what `TextReader.read` and `EmbeddingTable.lookup` raise, RequestTooLarge.
@@ -87,22 +88,22 @@ async def embed(served: Served, table: EmbeddingTable, asked: Input, make: Calla
         vectors = _float32(table.lookup(read.request).vectors).reshape(-1, table.embedding_dim)
         return make(Embedded(vectors[:, : table.reader.settings.dimensions], read.tokens))
 
-    return await _worked(served, table, asked, work)
+    return await _worked(served, call, table, asked, work)
 
 
 async def embed_each(
-    served: Served, table: EmbeddingTable, asked: Input, make: Callable[[list[NDArray[np.float32]]], _T]
+    served: Served, call: Call, table: EmbeddingTable, asked: Input, make: Callable[[list[NDArray[np.float32]]], _T]
 ) -> _T:
     """The same of the vectors of each token that counts: for each input an array of shape (tokens, dim)."""
 
     def work(read: Read) -> _T:
         return make(list(_of_tokens(table, read.request)))
 
-    return await _worked(served, table, asked, work, pooled=False)
+    return await _worked(served, call, table, asked, work, pooled=False)
 
 
 async def _worked(
-    served: Served, table: EmbeddingTable, asked: Input, work: Callable[[Read], _T], *, pooled: bool = True
+    served: Served, call: Call, table: EmbeddingTable, asked: Input, work: Callable[[Read], _T], *, pooled: bool = True
 ) -> _T:
     def whole() -> tuple[_T, int]:
         read = _read(table, asked, served.limits, pooled=pooled)
@@ -112,7 +113,7 @@ async def _worked(
         made, tokens = whole()
     else:
         made, tokens = await asyncio.get_running_loop().run_in_executor(_threads(), whole)
-    served.counters.add("embedding_ids", (table.identity.name,), tokens)
+    call.looked_up = table.identity, tokens
     return made
 
 

@@ -81,7 +81,7 @@ async def _embeddings(served: Served, call: Call) -> Answer:
         text.write([b"],", orjson.dumps({"model": name, "usage": usage})[1:]])
         return Answer(200, ((b"content-type", JSON.encode()),), tuple(text.pieces))
 
-    return await embed(served, table, asked, make)
+    return await embed(served, call, table, asked, make)
 
 
 def _model(fields: dict[str, Any]) -> str:

@@ -112,7 +112,7 @@ def _embed_with(served: Served) -> Endpoint:
                 vectors = normalized(vectors)
             return _arrays(served, [vectors], each=False)
 
-        return await embed(served, table, asked, make)
+        return await embed(served, call, table, asked, make)
 
     return embed_
 
@@ -123,7 +123,7 @@ def _embed_all_with(served: Served) -> Endpoint:
         body = JsonBody(await call.body(served.limits.max_body_bytes))
         _read(body, _FIELDS)
         asked = read_input(body, "inputs", served.limits)
-        return await embed_each(served, table, asked, lambda vectors: _arrays(served, vectors, each=True))
+        return await embed_each(served, call, table, asked, lambda vectors: _arrays(served, vectors, each=True))
 
     return embed_all
 

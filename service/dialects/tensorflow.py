@@ -131,7 +131,7 @@ async def _predict(served: Served, call: Call) -> Answer:
         vectors = find(table, asked.request)
         text.write([b"".join(vectors.nested_text())[1:-1]] if asked.is_scalar else vectors.nested_text())
     text.write([b"}"])
-    served.counters.add("embedding_ids", (table.identity.name,), asked.request.batch.layout.total)
+    call.looked_up = table.identity, asked.request.batch.layout.total
     return Answer(200, _HEADERS, Stream(text.size, iter(text.pieces)) if large else tuple(text.pieces))
 
 

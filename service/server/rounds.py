@@ -5,14 +5,16 @@ from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 from service.api.answer import Ready
-from service.api.batching import Part, answers
+from service.api.batching import Part, answers, took
 
 _MOST: Final = 16
 """Requests that are answered before the first of them is sent."""
 
 
 class Asking(Protocol):
-    """A connection with a request that is there as a whole."""
+    """A connection with a request that is there as a whole, `since` a time of `perf_counter`."""
+
+    since: float
 
     def part(self) -> Part | None:
         """What of its request can be answered together with those of others; None where it is answered alone."""
@@ -39,9 +41,11 @@ class Round:
         asking, self._asking = self._asking[:_MOST], self._asking[_MOST:]
         if self._asking:
             loop.call_soon(self._answer, loop)
-        found = answers([connection.part() for connection in asking])
+        parts, since = [connection.part() for connection in asking], [connection.since for connection in asking]
+        found = answers(parts)
         for connection, answer in zip(asking, found, strict=True):
             connection.answer(answer)
+        took(parts, found, since)
 
 
 _rounds: Final[WeakKeyDictionary[AbstractEventLoop, Round]] = WeakKeyDictionary()

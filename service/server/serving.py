@@ -18,6 +18,8 @@ _TICKS: Final = 10  # of uvicorn's main loop in a second
 class ChildServer(uvicorn.Server):
     """uvicorn's server, telling when it accepts and when it is told to stop, which is done by `stop`.
 
+    Ten times a second it tells how many connections are open.
+
     With a `share` its one socket is also that of other processes, and it takes its share of the connections.
     """
 
@@ -30,6 +32,7 @@ class ChildServer(uvicorn.Server):
         protocol: type[ChildProtocol] = ChildProtocol,
         share: Share | None = None,
         on_stop: Callable[[], None] = lambda: None,
+        on_tick: Callable[[int], None] = lambda _connections: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -48,6 +51,7 @@ class ChildServer(uvicorn.Server):
         self._client_seconds = client_seconds
         self._on_started = on_started
         self._on_stop = on_stop
+        self._tick = on_tick
         self._share = share
         self._acceptor: Acceptor | None = None
         if share is not None:
@@ -58,6 +62,7 @@ class ChildServer(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
+        self._tick(len(self.server_state.connections))
         if counter % _TICKS == 0:
             for connection in list(self.server_state.connections):
                 if isinstance(connection, ChildProtocol):

@@ -7,7 +7,9 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Collection
 from datetime import timedelta
+from functools import partial
 from typing import Final, TypeAlias
 
 import uvloop
@@ -17,9 +19,12 @@ from service.api.app import Service
 from service.api.authorization import Tokens, local_user
 from service.api.guard import Guard
 from service.api.retelling import Retelling
+from service.metrics import Counters
+from service.metrics.families import SWAP_SECONDS, SWAPS
 from service.server.asking import AskedWorkers
 from service.server.control import Channel, Message
 from service.server.local import Sockets
+from service.server.prepared import Prepared
 from service.server.serving import ChildServer
 from service.settings import Settings
 from service.steward import Steward
@@ -30,18 +35,20 @@ _HOUSEKEEPING: Final = 5.0  # seconds
 _Servers: TypeAlias = list[tuple[ChildServer, list[socket.socket]]]
 
 
-def run_steward(settings: Settings, service: Service, sockets: Sockets, channel: Channel) -> None:
+def run_steward(prepared: Prepared, sockets: Sockets, channel: Channel) -> None:
     """Serves the admin routes of a service until SIGTERM, or until the supervisor is gone."""
+    prepared.counters.move_to(prepared.counters.shared.steward)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, service, sockets, channel))
+        runner.run(_serve(prepared, sockets, channel))
 
 
-async def _serve(settings: Settings, service: Service, sockets: Sockets, channel: Channel) -> None:
+async def _serve(prepared: Prepared, sockets: Sockets, channel: Channel) -> None:
+    settings, service = prepared.settings, prepared.service
     workers = AskedWorkers(channel, settings.prepare_seconds)
     store = TableStore(settings.store, timedelta(seconds=settings.delete_grace_seconds), background.sha256)
-    steward = Steward(store, workers)
+    steward = Steward(store, workers, partial(_count_switch, prepared.counters))
     servers = _servers(settings, service, sockets, steward)
     loop = asyncio.get_running_loop()
     loop.add_reader(channel.fileno(), _on_message, channel, workers, servers)
@@ -50,6 +57,14 @@ async def _serve(settings: Settings, service: Service, sockets: Sockets, channel
     channel.send(Message("ready"))  # connections wait in the sockets' queues
     await asyncio.gather(*(server.serve(listeners) for server, listeners in servers))
     housekeeping.cancel()
+
+
+def _count_switch(counters: Counters, tables: Collection[str], seconds: float | None) -> None:
+    """Notes that versions were put in force after so long; None where that has failed."""
+    for table in tables:
+        counters.add(SWAPS, (table, "failed" if seconds is None else "done"))
+        if seconds is not None:
+            counters.observe(SWAP_SECONDS, (table,), seconds)
 
 
 def _servers(settings: Settings, service: Service, sockets: Sockets, steward: Steward) -> _Servers:

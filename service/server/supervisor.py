@@ -15,14 +15,17 @@ import time
 from functools import partial
 from typing import Final
 
+from service.metrics import Counters
+from service.metrics.families import RESTARTS
 from service.server.child import STOP_SIGNALS, Child
 from service.server.control import Channel, Message
 from service.server.listening import address_of, bind
 from service.server.local import Sockets
+from service.server.prepared import prepare
 from service.server.rpc import port_for, said_of
 from service.server.steward import run_steward
 from service.server.switchboard import Switchboard
-from service.server.worker import prepare, run_worker
+from service.server.worker import run_worker
 from service.settings import Settings
 
 _GRACE: Final = 2.0  # seconds beyond the drain before a child is killed
@@ -41,11 +44,13 @@ class Supervisor:
         self._sockets = sockets
         self._url = address_of(listeners[0])
         prepared = prepare(settings, sockets.forwarded_at)
+        self._shared = prepared.counters.shared
+        self._counters = Counters(self._shared, self._shared.supervisor)
         self._workers = [
             Child(f"worker-{number}", [listener], partial(run_worker, prepared, number, listener, self._rpc_port))
             for number, listener in enumerate(listeners)
         ]
-        self._steward = Child("steward", sockets.all(), partial(run_steward, settings, prepared.service, sockets))
+        self._steward = Child("steward", sockets.all(), partial(run_steward, prepared, sockets))
         self._switchboard = Switchboard(self._kill_worker)
         self._selector = selectors.DefaultSelector()
         self._stops = 0
@@ -102,10 +107,14 @@ class Supervisor:
     def _bury(self, child: Child) -> None:
         self._selector.unregister(child.channel)  # type: ignore[arg-type]
         child.bury(replace=not self._stops)
+        if not self._stops:
+            self._counters.add(RESTARTS)
         if child is self._steward:
             self._switchboard.connect(None, self._channels())
         else:
-            self._switchboard.gone(self._workers.index(child))
+            number = self._workers.index(child)
+            self._shared.gauges.clear(number)
+            self._switchboard.gone(number)
 
     def _kill_worker(self, number: int) -> None:
         _log.error("worker %d does not answer and is killed", number)

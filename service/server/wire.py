@@ -5,6 +5,7 @@ this way; all else goes the way of ASGI, and both through the same endpoint.
 """
 
 import logging
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 from service.api.admission import ADMITTED
@@ -55,6 +56,7 @@ class Wire(WritingProtocol):
         self._held = b""
         self._last = False
         self._in_packet = 0
+        self.since = 0.0
 
     def data_received(self, data: bytes) -> None:
         if self._busy:
@@ -100,6 +102,7 @@ class Wire(WritingProtocol):
         self.packets += 1
         self._unparsed, self._known, self.arriving = b"", None, 0
         self._busy, self._asked, self._has_place = True, (known, data, 0), True
+        self.since = perf_counter()
         self._round.add(self, self.loop)
 
     def _unparsed_again(self) -> bytes:
@@ -114,6 +117,7 @@ class Wire(WritingProtocol):
     def _ask(self, asked: Asked) -> None:
         """Has a request answered with those of others, at once if there is room for another one in flight."""
         self._busy, self._asked = True, asked
+        self.since = perf_counter()
         if self._admission.in_flight < self._admission.limit:
             self._round.add(self, self.loop)
         else:
@@ -187,7 +191,7 @@ class Wire(WritingProtocol):
     def _found(self, asked: Asked) -> Ready | Large:
         """The answer to a request by itself."""
         known, packet, start = asked
-        found, prepared = known.asked.answer_now(packet[start:])
+        found, prepared = known.asked.answer_now(packet[start:], self.since)
         if prepared is not None:
             known.prepared = prepared
         return ready(found) if isinstance(found, Answer) else found
@@ -276,6 +280,7 @@ class Wire(WritingProtocol):
         self.arriving = 0
         self._known = None
         self._in_packet += 1
+        self.since = perf_counter()
         try:
             is_written = self._is_written(self._found((known, self._body, 0)))
         except BaseException:  # cleaned up after, and raised on

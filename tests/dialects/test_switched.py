@@ -93,9 +93,9 @@ def test_lookups_are_counted(store_root: Path, name: str) -> None:
         assert client.post(path, json=WRONG[name]).status_code in (400, 422)
         assert client.post(path.replace("plain", "nothing"), json=asked | NOWHERE.get(name, {})).status_code == 404
         said = client.get("/metrics").text
-    labels = f'endpoint="{COUNTED[name]}",status="200",table="plain"'
+    labels = f'code="200",endpoint="{COUNTED[name]}",table="plain",version="1"'
     assert f"embedding_requests_total{{{labels}}} 3.0" in said
-    assert f'embedding_requests_total{{endpoint="{COUNTED[name]}",status="404",table=""}} 1.0' in said
+    assert f'embedding_requests_total{{code="404",endpoint="{COUNTED[name]}",table="",version=""}} 1.0' in said
     assert 'embedding_ids_total{table="plain"} 3.0' in said
-    assert 'embedding_oov_requests_total{table="plain"} 1.0' in said
+    assert 'embedding_oov_ids_total{table="plain"} 1.0' in said
     assert "nothing" not in said

@@ -175,7 +175,10 @@ def test_inferences_are_counted(client: Client, server: Running) -> None:
     refused(client, tensor("ids", "INT64", np.array([3])), model="large")
     assert counted() == (before[0] + 1, before[1] + 1)
     said = httpx.get(f"{server.url}/metrics").text
-    assert 'embedding_requests_total{endpoint="v2_grpc_infer",status="INVALID_ARGUMENT",table="large"} 1.0' in said
+    assert (
+        'embedding_requests_total{code="INVALID_ARGUMENT",endpoint="v2_grpc_infer",table="large",version="1"} 1.0'
+        in said
+    )
     assert 'embedding_ids_total{table="large"} 2.0' in said
 
 
@@ -406,7 +409,7 @@ def test_what_float16_cannot_hold_is_told_and_counted_each_time(client: Client, 
         status, _ = refused(client, tensor("ids", "INT64", np.array([0, 1])), model="large", parameters=half)
         assert status == "OUT_OF_RANGE"
     said = httpx.get(f"{server.url}/metrics").text
-    found = re.search(r'endpoint="v2_grpc_infer",status="OUT_OF_RANGE",table="large"} (\d+)', said)
+    found = re.search(r'{code="OUT_OF_RANGE",endpoint="v2_grpc_infer",table="large",version=""} (\d+)', said)
     assert found is not None
     assert int(found.group(1)) >= 2
 
@@ -561,6 +564,6 @@ def test_too_many_in_flight_are_refused_and_counted(store_root: Path) -> None:
         kept.close()
 
     asyncio.run(test())
-    counted = service.served.counters.shared.sums("embedding_requests")
-    assert counted["plain", "v2_grpc_infer", "OK"] == 3
-    assert counted["", "v2_grpc_infer", "UNAVAILABLE"] == 1
+    counted = service.served.meter.counters.shared.sums("embedding_requests")
+    assert counted["plain", "1", "v2_grpc_infer", "OK"] == (3.0,)
+    assert counted["", "", "v2_grpc_infer", "UNAVAILABLE"] == (1.0,)

@@ -219,16 +219,16 @@ class World:
 
         return self.on_loop(idle)
 
-    def counted(self) -> dict[tuple[str, str, str], float]:
+    def counted(self) -> dict[tuple[str, str, str], int]:
         """Requests by table, endpoint and status, of `/metrics`."""
         with self.connect() as connection:
             connection.push(request(b"", "/metrics", media=None, method="GET", length=None).whole)
             return requests(parsed(connection.answer().body.decode()))
 
-    def more_than(self, before: dict[tuple[str, str, str], float]) -> dict[tuple[str, str], float]:
+    def more_than(self, before: dict[tuple[str, str, str], int]) -> dict[tuple[str, str], float]:
         """The single lookups that were counted since, by table and status."""
         now = self.counted()
-        more = {(table, status): now[key] - before.get(key, 0.0) for key in now for table, _, status in [key]}
+        more = {(table, status): now[key] - before.get(key, 0) for key in now for table, _, status in [key]}
         return {key: value for key, value in more.items() if value}
 
     def stop(self) -> None:

@@ -393,9 +393,11 @@ def test_large_ones_wait_for_a_place_before_any_work_is_done(
             worked: list[int] = []
             answer_now = Lookups.answer_now
 
-            def watched(self: Lookups, head: Head, body: bytes) -> tuple[Answered | Question, Prepared | None]:
+            def watched(
+                self: Lookups, head: Head, body: bytes, since: float
+            ) -> tuple[Answered | Question, Prepared | None]:
                 worked.append(world.in_flight)
-                return answer_now(self, head, body)
+                return answer_now(self, head, body, since)
 
             monkeypatch.setattr(Lookups, "answer_now", watched)
             all_clients.arrive(asked)
@@ -418,7 +420,7 @@ def test_requests_that_a_swap_overtakes_are_answered_by_the_version_in_force(tmp
     with both(tmp_path) as worlds:
         world = worlds[0]
         known(world, asked)
-        kept = world.service.front.lookups.registry.entries["plain"].loaded  # as lookups that name a version keep it
+        kept = world.service.served.registry.entries["plain"].loaded  # as lookups that name a version keep it
         publish(store, "plain", ROWS * np.float32(2))
         with clients(world, 3) as all_clients:
 

@@ -59,8 +59,8 @@ def test_counters_add_up_over_workers_and_their_deaths(server: Running) -> None:
         assert ask(server, [[1], [2, 3]]).status_code == 200
     assert ask(server, [7]).status_code == 422
     text = httpx.get(server.url + "/metrics").text
-    assert 'embedding_requests_total{endpoint="lookup",status="200",table="words"} 60.0' in text
-    assert 'embedding_requests_total{endpoint="lookup",status="422",table="words"} 1.0' in text
+    assert 'embedding_requests_total{code="200",endpoint="lookup",table="words",version="1"} 60.0' in text
+    assert 'embedding_requests_total{code="422",endpoint="lookup",table="words",version="1"} 1.0' in text
     assert 'embedding_ids_total{table="words"} 150.0' in text
 
 

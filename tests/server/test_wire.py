@@ -368,7 +368,7 @@ def changing(tmp_path: Path) -> Iterator[World]:
 
 
 def served(world: World) -> "weakref.ref[EmbeddingTable]":
-    return weakref.ref(world.service.front.lookups.registry.get("words"))
+    return weakref.ref(world.service.served.registry.get("words"))
 
 
 def is_freed(table: "weakref.ref[EmbeddingTable]") -> bool:

@@ -40,7 +40,7 @@ class Inferences:
 
     def __init__(self, served: Served) -> None:
         self.served = served
-        self.ways = VersionWays(served.registry, served.counters, models.HTTP_COUNTED, between=b",")
+        self.ways = VersionWays(served.registry, served.meter.counters, models.HTTP_COUNTED, between=b",")
 
     def routes(self) -> list[Route]:
         """For the active version and for each."""
@@ -70,14 +70,14 @@ class Inferences:
         found = await models.table_of(served, table, call.names.get("version"))
         work = Work.of(found, read_infer(body, length, served.limits), served.limits)
         answer = await work.in_turns() if work.large else work.at_once()
-        self.count(work)
+        call.looked_up = work.table.identity, work.inference.request.batch.layout.total
         wanted = accepted_coding(fields.get(b"accept-encoding"))
         return answer if wanted is None else await compressed(answer, wanted)
 
-    def count(self, work: Work) -> None:
-        """Counts the ids of an inference that is answered."""
-        labels = (work.table.identity.name,)
-        self.served.counters.add("embedding_ids", labels, work.inference.request.batch.layout.total)
+    def count(self, work: Work, since: float) -> None:
+        """Counts an inference that is answered on the short way."""
+        ids = work.inference.request.batch.layout.total
+        self.served.meter.answered(models.HTTP_COUNTED, work.table.identity, ids, since)
 
     def asked(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> "AskedInference | None":
         """The head of an inference in an active version, where nothing is compressed."""
@@ -101,23 +101,23 @@ class AskedInference:
     table: str
     header_length: int | None
 
-    def answer_now(self, body: bytes) -> tuple[Answer | Large, Prepared | None]:
+    def answer_now(self, body: bytes, since: float) -> tuple[Answer | Large, Prepared | None]:
         try:
-            return self._answer_now(body)
+            return self._answer_now(body, since)
         except Exception as error:  # noqa: BLE001  (the last line: a fault of ours must not be a lost connection)
-            return self._counted(self._problem(error)), None
+            return self._problem(error), None
 
-    def _answer_now(self, body: bytes) -> tuple[Answer | Large, Prepared | None]:
+    def _answer_now(self, body: bytes, since: float) -> tuple[Answer | Large, Prepared | None]:
         served = self.inferences.served
         check_body(body, served.limits.max_body_bytes)
         entry = served.registry.entry(self.table)
         work = Work.of(entry.table(), read_infer(body, self.header_length, served.limits), served.limits)
         found: Answer | Large
         if work.large:
-            found = LargeInference(self, work)
+            found = LargeInference(self, work, since)
         else:
-            found = self._counted(work.at_once())
-            self.inferences.count(work)
+            found = work.at_once()
+            self.inferences.count(work, since)
         if entry.loaded is None:
             return found, None
         ways = self.inferences.ways.of(entry.loaded)
@@ -126,23 +126,23 @@ class AskedInference:
         sent = body[: self.header_length]
         return found, prepare(work, sent, len(body) - len(sent), ways)
 
-    async def in_turns(self, work: Work) -> Answer:
+    async def in_turns(self, work: Work, since: float) -> Answer:
         """The answer to a large one."""
         try:
             answer = await work.in_turns()
-            self.inferences.count(work)
+            self.inferences.count(work, since)
         except Exception as error:  # noqa: BLE001  (as above)
             answer = self._problem(error)
-        return self._counted(answer)
+        return answer
 
     def refuse(self) -> Answer:
-        return self._counted(problem(Overloaded(self.inferences.served.admission.limit)))
+        return self._problem(Overloaded(self.inferences.served.admission.limit))
 
     def _problem(self, error: Exception) -> Answer:
-        return self.inferences.served.problem(problem, error)
-
-    def _counted(self, answer: Answer) -> Answer:
-        return self.inferences.served.counted(models.HTTP_COUNTED, self.table, answer)
+        served = self.inferences.served
+        answer = served.problem(problem, error)
+        served.meter.refused(models.HTTP_COUNTED, self.table, str(answer.status), error)
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,10 @@ class LargeInference:
 
     asked: AskedInference
     work: Work
+    since: float
 
     async def in_turns(self) -> Answer:
-        return await self.asked.in_turns(self.work)
+        return await self.asked.in_turns(self.work, self.since)
 
 
 def _header_length(fields: Mapping[bytes, bytes]) -> int | None:

@@ -11,6 +11,7 @@ from service.api.lookup import version_of
 from service.api.served import Served
 from service.dialects.v2.inference import MASK, VECTORS
 from service.errors import VersionNotFound
+from service.metrics.families import REQUEST_SECONDS, REQUESTS
 from service.opened import Target
 from service.registry import TableState
 from service.table import EmbeddingTable
@@ -130,8 +131,8 @@ def _outputs(table: EmbeddingTable) -> list[tuple[str, str, list[int]]]:
 async def statistics(served: Served, name: str | None, version: str | None) -> dict[str, Any]:
     """ModelStatisticsResponse, for all models if none is named: inferences of all workers since they were started.
 
-    Versions are not counted apart: the numbers stand at the one that is asked for, or is active. Times are zero, as
-    none are taken. Raises TableNotFound, VersionNotFound, NotReady.
+    Versions are not counted apart: the numbers stand at the one that is asked for, or is active. The time is
+    that from a request to its answer, and is not taken apart. Raises TableNotFound, VersionNotFound, NotReady.
     """
     if name is not None:
         table = await table_of(served, name, version)
@@ -141,12 +142,18 @@ async def statistics(served: Served, name: str | None, version: str | None) -> d
 
 
 def _statistics(served: Served, identity: TableVersion) -> dict[str, Any]:
-    requests = served.counters.shared.sums("embedding_requests")
+    sums = served.meter.counters.shared.all_sums()
     counts = {"success": 0, "fail": 0}
-    for (table, endpoint, status), count in requests.items():
+    for (table, _, endpoint, code), (count,) in sums.get(REQUESTS, {}).items():
         if table == identity.name and endpoint in (HTTP_COUNTED, GRPC_COUNTED):
-            counts["success" if status in ("200", "OK") else "fail"] += int(count)
+            counts["success" if code in ("200", "OK") else "fail"] += int(count)
+    taken = sum(
+        numbers[-1]
+        for (table, endpoint), numbers in sums.get(REQUEST_SECONDS, {}).items()
+        if table == identity.name and endpoint in (HTTP_COUNTED, GRPC_COUNTED)
+    )
     durations = {what: {"count": counts["success"], "ns": 0} for what in _DURATIONS}
+    durations["success"]["ns"] = durations["compute_infer"]["ns"] = int(taken * 1e9)
     return {
         "name": identity.name,
         "version": str(identity.version),

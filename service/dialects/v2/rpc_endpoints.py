@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -36,6 +37,7 @@ _CODES: Final[dict[str, grpc.StatusCode]] = {
 _CODE: Final = "embedding-code"
 """In the trailers of an error: the contract's code, which tells more than the status."""
 _LONGEST: Final = 2000
+_OK: Final = grpc.StatusCode.OK.name
 _INFER: Final = "ModelInfer"
 _InferRequest: Final = message("ModelInferRequest")
 Context: TypeAlias = Any
@@ -134,24 +136,23 @@ class Endpoints:
 
     async def modelinfer(self, sent: bytes, context: Context) -> bytes:
         """Admitted and counted like the lookups of every other protocol. Takes and gives messages as they are sent."""
-        served = self.served
+        served, since = self.served, perf_counter()
         try:
             await served.admission.enter()
         except Overloaded as error:
-            self._counted("", code_of(error))
+            self._refused("", error)
             raise
         try:
             found = self.remembered.answer(sent, served.registry)
             if found is None:
-                return await self._infer(sent, context)
+                return await self._infer(sent, context, since)
         finally:
             served.admission.leave()
-        name, answer, count = found
-        served.counters.add("embedding_ids", (name,), count)
-        self._counted(name, grpc.StatusCode.OK)
+        table, answer, count = found
+        served.meter.answered(models.GRPC_COUNTED, table, count, since, _OK)
         return answer
 
-    async def _infer(self, sent: bytes, context: Context) -> bytes:
+    async def _infer(self, sent: bytes, context: Context, since: float) -> bytes:
         """An inference whose message is like none before, or that takes more than that."""
         request = _parsed(_InferRequest, sent)
         try:
@@ -159,11 +160,10 @@ class Endpoints:
             answer = await answered(work)
         except Exception as error:  # a fault of ours is told as one, and not by grpcio with its text
             told = self.served.told(error)
-            self._counted(request.model_name, code_of(told))
+            self._refused(request.model_name, told)
             raise told from error
-        name = work.table.identity.name
-        self.served.counters.add("embedding_ids", (name,), work.inference.request.batch.layout.total)
-        self._counted(name, grpc.StatusCode.OK)
+        table, name = work.table.identity, work.table.identity.name
+        self.served.meter.answered(models.GRPC_COUNTED, table, work.inference.request.batch.layout.total, since, _OK)
         loaded = self.served.registry.entries[name].loaded if name in self.served.registry.entries else None
         if loaded is not None and loaded.table is work.table and not request.model_version:
             self.remembered.remember(sent, request, work, loaded)
@@ -177,8 +177,8 @@ class Endpoints:
         table = await models.table_of(served, request.model_name, request.model_version)
         return Work.of(table, inference_of(request, served.limits), served.limits)
 
-    def _counted(self, name: str, code: grpc.StatusCode) -> None:
-        self.served.count(models.GRPC_COUNTED, name, code.name)
+    def _refused(self, name: str, error: ServiceError) -> None:
+        self.served.meter.refused(models.GRPC_COUNTED, name, code_of(error).name, error)
 
 
 def code_of(error: ServiceError) -> grpc.StatusCode:

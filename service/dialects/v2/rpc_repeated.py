@@ -19,7 +19,7 @@ from service.errors import ServiceError
 from service.layout import Layout
 from service.registry import LoadedTable, TableRegistry
 from service.table import EmbeddingTable
-from service.types import DEFAULT_OPTIONS, IdBatch, LookupOptions, LookupRequest
+from service.types import DEFAULT_OPTIONS, IdBatch, LookupOptions, LookupRequest, TableVersion
 
 _INT64: Final = np.dtype("<i8")
 _RAW_INPUT: Final = b"\x3a"
@@ -76,7 +76,7 @@ class Remembered(dict[int, Known]):
             mask_head,
         )
 
-    def answer(self, sent: bytes, registry: TableRegistry) -> tuple[str, bytes, int] | None:
+    def answer(self, sent: bytes, registry: TableRegistry) -> tuple[TableVersion, bytes, int] | None:
         """The table, the answer and how many ids it took; None where the usual way has to be gone."""
         known = self.get(len(sent))
         if known is None or not sent.startswith(known.prefix):
@@ -95,7 +95,7 @@ class Remembered(dict[int, Known]):
         pieces: tuple[Buffer, ...] = (known.head, vectors)
         if known.mask_head is not None:
             pieces = (*pieces, known.mask_head, _mask(table, batch))
-        return known.name, b"".join(pieces), len(batch.values)
+        return table.identity, b"".join(pieces), len(batch.values)
 
 
 def _mask(table: EmbeddingTable, batch: IdBatch) -> bytes:
