@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, SecretStr, ValidationInfo, field_valida
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.backends import AUTO, BACKENDS, CPU, Fetching
+from service.logs import FORMATS
 
 PREFIX: Final = "EMBEDDING_"
 _PROVIDER: Final = re.compile("[A-Za-z0-9]+")
@@ -93,6 +94,18 @@ class Settings(BaseSettings):
         int, Field(ge=1, le=3600, description="Seconds that requests in flight get to finish at a stop.")
     ] = 8
     log_level: Annotated[str, Field(description="critical, error, warning, info or debug.")] = "info"
+    log_format: Annotated[str, Field(description="How the log is written: console or json.")] = "console"
+    access_log: Annotated[
+        bool, Field(description="A line in the log for each request; lookups then take twice the time.")
+    ] = False
+    traces_endpoint: Annotated[
+        str | None,
+        Field(description="Where traces are sent by OTLP over HTTP, as http://collector:4318/v1/traces; none without."),
+    ] = None
+    traces_ratio: Annotated[
+        float,
+        Field(ge=0, le=1, description="Share of the requests that are traced of those that come without a trace."),
+    ] = 0.0
 
     @field_validator("backend")
     @classmethod
@@ -139,6 +152,20 @@ class Settings(BaseSettings):
         threads = self.threads or max(1, min(_MOST_THREADS, cores // self.workers))
         named = tuple(self.providers.split(","))
         return Fetching(self.backend, threads, named, self.device_id, self.device_memory_bytes)
+
+    @field_validator("log_format")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        if name.lower() not in FORMATS:
+            raise ValueError(f"{name!r} is not a form of the log; there are: {', '.join(FORMATS)}")
+        return name.lower()
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _is_address(cls, text: str | None) -> str | None:
+        if text is not None and not text.startswith(("http://", "https://")):
+            raise ValueError(f"{text!r} is not an address of the form http://collector:4318/v1/traces")
+        return text
 
     @field_validator("log_level")
     @classmethod

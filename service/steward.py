@@ -16,6 +16,7 @@ from service.barrier import Barrier, WorkerState
 from service.errors import InForce, InvalidRequest, ServiceError, TableNotFound, VersionNotFound
 from service.imported import ImportedTable
 from service.loader import load
+from service.logs import AUDIT
 from service.store import UNLOADED, Pruned, Switch, TableStore
 from service.types import TableVersion
 
@@ -23,7 +24,7 @@ MOST_TABLES: Final = 256
 """In one activation: what the workers are told fits into one message."""
 
 _log = logging.getLogger(__name__)
-_audit = logging.getLogger("service.audit")
+_audit = logging.getLogger(AUDIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,8 @@ def _check_targets(targets: Mapping[str, int]) -> None:
 def _record(by: str, verb: str, table: str, before: int | None, after: int | None) -> None:
     """One line for each change: who, what, from where, to where."""
     said = {"by": by, "change": verb, "table": table, "from": before, "to": after}
-    _audit.info("audit: " + " ".join(f"{name}={_quoted(value)}" for name, value in said.items()))
+    line = " ".join(f"{name}={_quoted(value)}" for name, value in said.items())
+    _audit.info("audit: %s", line, extra={"audit": said})
 
 
 def _quoted(value: object) -> str:

@@ -69,6 +69,10 @@ FROM_ENVIRONMENT: dict[str, tuple[str, object]] = {
     "poll_seconds": ("0.25", 0.25),
     "drain_seconds": ("3", 3),
     "log_level": ("WARNING", "warning"),
+    "log_format": ("JSON", "json"),
+    "access_log": ("true", True),
+    "traces_endpoint": ("http://collector:4318/v1/traces", "http://collector:4318/v1/traces"),
+    "traces_ratio": ("0.5", 0.5),
 }
 
 REFUSED: dict[str, tuple[str, str]] = {
@@ -104,6 +108,10 @@ REFUSED: dict[str, tuple[str, str]] = {
     "polling that is no number": ("poll_seconds", "nan"),
     "no time to finish": ("drain_seconds", "0"),
     "a level that is none": ("log_level", "loud"),
+    "a form that is none": ("log_format", "xml"),
+    "an access log for some": ("access_log", "sometimes"),
+    "an endpoint without a scheme": ("traces_endpoint", "collector:4318"),
+    "more traces than requests": ("traces_ratio", "1.5"),
 }
 
 

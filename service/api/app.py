@@ -98,7 +98,7 @@ def create_service(
     app.include_router(upload_router(settings))
     app.include_router(health_router(registry, partial(_expose, settings, gauges, counters.shared)))
     _add_dialects(app, others)
-    return Service(Front(lookups, others, app, admin(app)), app, served, gauges)
+    return Service(Front(lookups, others, app, admin(app), settings), app, served, gauges)
 
 
 async def _expose(settings: Settings, gauges: ProcessGauges, shared: SharedCounters) -> bytes:

@@ -1,7 +1,6 @@
 """Errors as RFC 9457 problem details. The status of every code is here and nowhere else."""
 
 import logging
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +9,7 @@ import orjson
 
 from service.api.answer import PROBLEM, Answer, Headers
 from service.errors import MethodNotAllowed, ServiceError
+from service.requestid import REQUEST_ID, new
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ def headers_of(error: ServiceError) -> Headers:
     """The header fields that go with an error, however it is written."""
     if isinstance(error, MethodNotAllowed):
         return ((b"allow", ", ".join(error.allowed).encode()),)
+    if isinstance(error, Fault):
+        return ((b"x-request-id", error.request_id.encode()),)
     if error.code == "unauthorized":
         return ((b"www-authenticate", b'Bearer realm="admin"'),)
     return ((b"retry-after", b"1"),) if error.code in ("not_ready", "overloaded") else ()
@@ -93,7 +95,7 @@ _OF_ALL: Final = frozenset({"type", "title", "status", "detail", "code"})
 
 def fault(error: Exception) -> Fault:
     """Logs an error that is a fault of ours; what is told of it has nothing of its text."""
-    found = Fault(uuid.uuid4().hex)
+    found = Fault(REQUEST_ID.get() or new())
     _log.error("request %s failed", found.request_id, exc_info=error)
     return found
 

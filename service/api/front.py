@@ -19,11 +19,13 @@ from service.api.meter import Meter
 from service.api.multi_lookup import ENDPOINT as MULTI_ENDPOINT
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import ItemError, MultiLookupEndpoint
+from service.api.observed import observed
 from service.api.prepared import Prepared
 from service.api.question import Question
 from service.api.retelling import Retelling
 from service.api.short import Asked, Large
 from service.errors import Overloaded, ServiceError
+from service.settings import Settings
 
 MULTI: Final = Address("", "multi")
 
@@ -149,14 +151,21 @@ class Front:
     Lookups are answered here, those of other protocols by `dialects`, the admin API by `admin`, the rest `behind`.
     """
 
-    def __init__(self, lookups: Lookups, dialects: Dialects, behind: ASGIApp, admin: ASGIApp) -> None:
+    def __init__(
+        self, lookups: Lookups, dialects: Dialects, behind: ASGIApp, admin: ASGIApp, settings: Settings
+    ) -> None:
         self.lookups = lookups
         self.dialects = dialects
         self._behind = behind
         self._admin = Retelling(admin, dialects)
+        self._observed = observed(self._answer, settings, self._is_lookup)
+        self._observes_all = settings.access_log or settings.traces_ratio > 0
+        self._traces = settings.traces_endpoint is not None
 
     def asked(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> Asked | None:
-        """What the head of a POST says, if it is a lookup that may be answered on the short way."""
+        """What the head of a POST says, if it is a lookup that may be answered on the short way: unobserved."""
+        if self._observes_all or (self._traces and any(name == b"traceparent" for name, _ in headers)):
+            return None
         path, _, query = target.partition(b"?")
         address = _address(path)
         if address is None or address.kind is not None:
@@ -173,7 +182,17 @@ class Front:
                 return asked
         return None
 
+    def _is_lookup(self, scope: Scope) -> bool:
+        if route_of(scope["path"]) is not None:
+            return True
+        found = self.dialects.find(scope["path"], scope["method"])
+        route = None if found is None else found.routes.get(scope["method"])
+        return route is not None and route.counted is not None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._observed(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._behind(scope, receive, send)
             return

@@ -27,11 +27,14 @@ def serve(**given: object) -> None:
     """
     settings = _with_providers(settings_from(**given))
     with quick_imports(HTTPX_COMMAND_LINE):
-        from service.server.rpc import why_not  # noqa: PLC0415  (other commands need no server)
+        from service.server import rpc, traces  # noqa: PLC0415  (other commands need no server)
         from service.server.supervisor import supervise  # noqa: PLC0415
-    reason = why_not(settings)
+    reason = rpc.why_not(settings)
     if reason is not None:
         raise typer.BadParameter(f"--grpc-port or {PREFIX}GRPC_PORT: {reason}")
+    reason = traces.why_not(settings)
+    if reason is not None:
+        raise typer.BadParameter(f"--traces-endpoint or {PREFIX}TRACES_ENDPOINT: {reason}")
     supervise(settings)
 
 

@@ -18,6 +18,7 @@ from service import background
 from service.api.app import Service
 from service.api.authorization import Tokens, local_user
 from service.api.guard import Guard
+from service.api.observed import observed
 from service.api.retelling import Retelling
 from service.metrics import Counters
 from service.metrics.families import SWAP_SECONDS, SWAPS
@@ -26,6 +27,7 @@ from service.server.control import Channel, Message
 from service.server.local import Sockets
 from service.server.prepared import Prepared
 from service.server.serving import ChildServer
+from service.server.traces import traces
 from service.settings import Settings
 from service.steward import Steward
 from service.store import TableStore
@@ -40,7 +42,7 @@ def run_steward(prepared: Prepared, sockets: Sockets, channel: Channel) -> None:
     prepared.counters.move_to(prepared.counters.shared.steward)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with traces(prepared.settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(prepared, sockets, channel))
 
 
@@ -72,9 +74,10 @@ def _servers(settings: Settings, service: Service, sockets: Sockets, steward: St
     remote = [listener for listener in (sockets.forwarded, sockets.admin) if listener is not None]
     others = service.front.dialects
     guard = Guard(service.behind, steward, Tokens.of(settings))
-    servers = [(ChildServer(Retelling(guard, others), *patience), remote)]
+    servers = [(ChildServer(observed(Retelling(guard, others), settings), *patience), remote)]
     if sockets.control is not None:
-        servers.append((ChildServer(Guard(service.behind, steward, local_user), *patience), [sockets.control]))
+        local = observed(Guard(service.behind, steward, local_user), settings)
+        servers.append((ChildServer(local, *patience), [sockets.control]))
     return servers
 
 

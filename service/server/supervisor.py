@@ -15,6 +15,7 @@ import time
 from functools import partial
 from typing import Final
 
+from service import logs
 from service.metrics import Counters
 from service.metrics.families import RESTARTS
 from service.server.child import STOP_SIGNALS, Child
@@ -197,11 +198,6 @@ class Supervisor:
 
 def supervise(settings: Settings) -> None:
     """Runs the service with these settings until it is told to stop; raises Conflict if its address is taken."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-8s %(process)d %(message)s", force=True
-    )
-    for library in ("uvicorn", "httpx", "httpcore"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("service.audit").setLevel(logging.INFO)  # who changed what is told at every level
+    logs.configure(settings.log_level, settings.log_format)
     gc.disable()  # until all that is there is frozen: to look for garbage in it takes 0.1 s
     Supervisor(settings).run()

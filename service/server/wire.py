@@ -5,6 +5,8 @@ this way; all else goes the way of ASGI, and both through the same endpoint.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
@@ -12,8 +14,10 @@ from service.api.admission import ADMITTED
 from service.api.answer import Answer, Ready, Stream, ready
 from service.api.batching import Part
 from service.api.front import Front
+from service.api.observed import HEADER
 from service.api.short import Large
 from service.errors import Overloaded
+from service.requestid import REQUEST_ID, given_or_new, new
 from service.server.heads import END, Heads, Known, may_be_short, read_known
 from service.server.protocol import is_open
 from service.server.rounds import round_of
@@ -23,6 +27,10 @@ _log = logging.getLogger(__name__)
 
 _MOST_IN_PACKET: Final = 8
 """Requests of one packet that are answered at once; those behind them wait for the turns of other connections."""
+
+
+_OF_ONE_REQUEST: Final = frozenset({HEADER, b"traceparent"})
+"""Fields that are others in each request: a head that has them does not come again."""
 
 Asked: TypeAlias = tuple[Known, bytes, int]
 """A request that is there as a whole: what its head says, and the packet in which its body begins at a place."""
@@ -57,6 +65,8 @@ class Wire(WritingProtocol):
         self._last = False
         self._in_packet = 0
         self.since = 0.0
+        self._given = b""
+        """The id that the client has given to the request that the parser tells of."""
 
     def data_received(self, data: bytes) -> None:
         if self._busy:
@@ -138,7 +148,7 @@ class Wire(WritingProtocol):
         asked, self._asked, self._is_waiting = self._asked, None, False
         assert asked is not None  # noqa: S101
         try:
-            self._is_written(ready(asked[0].asked.refuse()))
+            self._is_written(self._named(asked[0].asked.refuse()))
         except Exception:  # noqa: BLE001  (others are refused behind it)
             _log.exception("a lookup could not be refused")
             self.transport.abort()
@@ -191,10 +201,22 @@ class Wire(WritingProtocol):
     def _found(self, asked: Asked) -> Ready | Large:
         """The answer to a request by itself."""
         known, packet, start = asked
-        found, prepared = known.asked.answer_now(packet[start:], self.since)
+        if self._given:
+            with _context_of(self._given):
+                found, prepared = known.asked.answer_now(packet[start:], self.since)
+        else:
+            found, prepared = known.asked.answer_now(packet[start:], self.since)
         if prepared is not None:
             known.prepared = prepared
-        return ready(found) if isinstance(found, Answer) else found
+        return self._named(found) if isinstance(found, Answer) else found
+
+    def _named(self, answer: Answer) -> Ready:
+        """An answer as it is sent: with the id that the client has given, and an error with one in any case."""
+        self._name = self._given
+        if answer.status != 200:
+            has_one = any(name == HEADER for name, _ in answer.headers)
+            self._name = b"" if has_one else self._given or new().encode()
+        return ready(answer)
 
     def _is_written(self, found: Ready | Large) -> bool:
         """Writes an answer that is not large; False for the others."""
@@ -214,7 +236,7 @@ class Wire(WritingProtocol):
 
     async def _answer_in_turns(self, asked: Large) -> None:
         try:
-            self._send(ready(await asked.in_turns()))
+            self._send(self._named(await asked.in_turns()))
         except BaseException:  # a stop that does not wait any longer, or no memory
             self._leave()
             self.transport.abort()
@@ -255,7 +277,8 @@ class Wire(WritingProtocol):
 
     def on_headers_complete(self) -> None:
         known = self._short_way()
-        if known is not None:
+        self._given = b"" if known is None else self._given_id()
+        if known is not None and not any(name in _OF_ONE_REQUEST for name, _ in self.headers):
             self._heads.remember(self._packet, known)
         if known is None or self._admission.in_flight >= self._admission.limit:
             self._make_scope()
@@ -287,9 +310,10 @@ class Wire(WritingProtocol):
             self._admission.leave()
             raise
         if is_written:
-            self._body = b""
+            self._body = self._given = b""
             self._admission.leave()
             return
+        self._given = self._name = b""
         # Behind this request there may be another in the same packet: uvicorn makes it wait for a large answer.
         self._leave_to_asgi()
         super().on_message_complete()
@@ -303,6 +327,13 @@ class Wire(WritingProtocol):
         if special or self.answers() or self.flow.write_paused or self._in_packet >= _MOST_IN_PACKET:
             return None
         return read_known(self._front, self.url, self.headers)
+
+    def _given_id(self) -> bytes:
+        """The id that a client has given its request, or a better one; nothing where it has given none."""
+        for name, value in self.headers:
+            if name == HEADER:
+                return given_or_new(value).encode()
+        return b""
 
     def _make_scope(self) -> None:
         """What uvicorn does at the beginning of a request; most need no scope."""
@@ -351,3 +382,13 @@ class Wire(WritingProtocol):
             self._known = None
             self._leave_to_asgi()
         super().shutdown()
+
+
+@contextmanager
+def _context_of(name: bytes) -> Iterator[None]:
+    """What is logged meanwhile has the id of the request."""
+    token = REQUEST_ID.set(name.decode())
+    try:
+        yield
+    finally:
+        REQUEST_ID.reset(token)

@@ -16,6 +16,7 @@ from service.server.participant import Participant
 from service.server.prepared import Prepared
 from service.server.rpc import Rpc
 from service.server.serving import ChildServer
+from service.server.traces import traces
 from service.server.wire import Wire
 
 _PATIENCE: Final = 5.0
@@ -34,7 +35,7 @@ def run_worker(
     keep_freed_memory()
     # Ctrl-C reaches the whole process group; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with traces(prepared.settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rpc = Rpc(prepared.settings, prepared.service, rpc_port)
         runner.run(_serve(prepared, number, listener, rpc, channel))
 

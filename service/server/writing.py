@@ -36,6 +36,8 @@ class WritingProtocol(ChildProtocol):
         """Bytes of its body that are not written yet."""
         self._done: Callable[[], None] | None = None
         self._has_no_room = False
+        self._name = b""
+        """The id of the request that is answered next, where its answer has to have it."""
 
     def write(self, head: bytes, length: int, body: tuple[Buffer, ...]) -> None:
         """Writes the pieces of a body of so many bytes behind their head."""
@@ -114,4 +116,7 @@ class WritingProtocol(ChildProtocol):
         if found is None:
             lines = b"".join(b"%b: %b\r\n" % header for header in defaults)
             found = WritingProtocol._whole_heads[head, length] = b"%b%d\r\n%b\r\n" % (head, length, lines)
+        if self._name:
+            name, self._name = self._name, b""
+            return b"%bx-request-id: %b\r\n\r\n" % (found[:-2], name)
         return found

@@ -29,7 +29,7 @@ from tests.world import service_over
 SECONDS: Final = 10.0
 """How long a test waits for what must come."""
 ENDLESS: Final = 86_400.0
-_DATE: Final = re.compile(rb"\r\ndate: [^\r]*", re.IGNORECASE)
+_DATE = re.compile(rb"\r\n(date: [^\r]*|x-request-id: [0-9a-f]{32}(?=\r))", re.IGNORECASE)
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 _T = TypeVar("_T")
 
@@ -82,7 +82,7 @@ class Answer:
         return found and found.group(1).decode()
 
     def undated(self) -> bytes:
-        """All bytes but those of the date."""
+        """All bytes but those of the date, and of an id that the server has made."""
         return _DATE.sub(b"", self.head) + self.body
 
 

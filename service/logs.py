@@ -1,0 +1,57 @@
+"""How the log is written: lines for people, or JSON for machines. Every record has the id of its request, if any."""
+
+import logging
+import sys
+from typing import Final
+
+from pythonjsonlogger.orjson import OrjsonFormatter
+
+from service.requestid import REQUEST_ID
+
+CONSOLE: Final = "console"
+JSON: Final = "json"
+FORMATS: Final = (CONSOLE, JSON)
+AUDIT: Final = "service.audit"
+"""The logger of who changed what, which is told at every level."""
+ACCESS: Final = "service.access"
+"""The logger of requests, where they are logged at all."""
+_TALKATIVE: Final = ("uvicorn", "httpx", "httpcore", "opentelemetry")
+_LINE: Final = "%(asctime)s %(levelname)-8s %(process)d %(message)s%(of_request)s"
+_FIELDS: Final = "%(levelname)s %(name)s %(process)d %(message)s"
+
+
+class _OfRequest(logging.Filter):
+    """Puts the id of the request that a task answers into what it logs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request_id = REQUEST_ID.get()
+        record.of_request = f" request={request_id}" if request_id else ""
+        if request_id:
+            record.request_id = request_id
+        return True
+
+
+def _json() -> logging.Formatter:
+    return OrjsonFormatter(
+        _FIELDS,
+        rename_fields={"levelname": "level", "name": "logger", "exc_info": "error"},
+        timestamp="time",
+        reserved_attrs=[*_reserved(), "of_request"],
+    )
+
+
+def _reserved() -> list[str]:
+    """What every record has, of which only the fields that are named are written."""
+    return [*vars(logging.LogRecord("", 0, "", 0, "", None, None)), "message", "asctime"]
+
+
+def configure(level: str, form: str) -> None:
+    """Logs to the standard error from `level` on, in one of `FORMATS`. Children that are forked later do the same."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_OfRequest())
+    handler.setFormatter(_json() if form == JSON else logging.Formatter(_LINE))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.WARNING)
+    for name in (AUDIT, ACCESS):
+        logging.getLogger(name).setLevel(logging.INFO)

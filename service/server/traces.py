@@ -1,0 +1,42 @@
+"""Traces in a child process: begun after the fork, sent to the last before it ends."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Final
+
+from service.settings import Settings
+
+_NEEDED: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
+
+def why_not(settings: Settings) -> str | None:
+    """Why there can be no traces with these settings; None where they can be had, or are not wanted."""
+    if settings.traces_endpoint is None:
+        return "it needs an endpoint, --traces-endpoint" if settings.traces_ratio else None
+    missing = [name for name in _NEEDED if not _is_there(name)]
+    if missing:
+        return f"the package {missing[0]} is not installed: pip install 'embedding-table-service[tracing]'"
+    return None
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
+
+
+@contextmanager
+def traces(settings: Settings) -> Iterator[None]:
+    """Has this process send its spans meanwhile, if that is wanted."""
+    if settings.traces_endpoint is None:
+        yield
+        return
+    from service.api.tracing import start  # noqa: PLC0415  (an extra)
+
+    provider = start(settings)
+    try:
+        yield
+    finally:
+        provider.shutdown()
