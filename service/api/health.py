@@ -1,4 +1,6 @@
-"""`/health/live`, `/health/ready` and `/metrics`: what machines ask before people do."""
+"""`/health/live`, `/health/ready`, `/health` and `/metrics`: what machines ask before people do."""
+
+from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -11,6 +13,9 @@ from service.registry import TableRegistry
 def health_router(registry: TableRegistry, counters: Counters) -> APIRouter:
     """The routes of probes and metrics."""
     router = APIRouter(tags=["operations"])
+    not_ready: dict[int | str, dict[str, Any]] = {
+        503: {"model": Readiness, "description": "Not ready; `missing` says which and why."}
+    }
 
     @router.get("/health/live", summary="Is the process alive?")
     async def live() -> Liveness:
@@ -19,8 +24,9 @@ def health_router(registry: TableRegistry, counters: Counters) -> APIRouter:
     @router.get(
         "/health/ready",
         summary="Is every table with an active version served?",
-        responses={503: {"model": Readiness, "description": "Not ready; `missing` says which and why."}},
+        responses=not_ready,
     )
+    @router.get("/health", summary="The same, for tools that ask there", responses=not_ready)
     async def ready(response: Response) -> Readiness:
         missing = [
             MissingTable(table=entry.name, state=entry.state, reason=entry.reason) for entry in registry.missing()
@@ -39,6 +45,7 @@ def health_router(registry: TableRegistry, counters: Counters) -> APIRouter:
     async def metrics() -> Response:
         return Response(exposition(counters.shared), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    for path, endpoint in (("/health/live", live), ("/health/ready", ready), ("/metrics", metrics)):
+    endpoints = {"/health/live": live, "/health/ready": ready, "/health": ready, "/metrics": metrics}
+    for path, endpoint in endpoints.items():
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     return router
