@@ -13,6 +13,12 @@ from service.server.accepting import Acceptor, OpenConnections, Share
 from service.server.protocol import ChildProtocol
 
 _TICKS: Final = 10  # of uvicorn's main loop in a second
+_PARTING: Final = 0.5
+"""Seconds, at a stop, in which answers tell their clients that they are the last ones of their connections."""
+_LOOKS: Final = 50  # in this time, whether somebody is left
+_CLOSE: Final = (b"connection", b"close")
+_ROUNDS: Final = 10
+"""Of the event loop, at a stop, in which requests are read that have come already: one is enough for most."""
 
 
 class ChildServer(uvicorn.Server):
@@ -80,13 +86,36 @@ class ChildServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accept_no_more()
+        await self._part()
+        await self._read_what_has_come()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):  # whose clients have not read their answers in time
             if isinstance(connection, ChildProtocol):
                 connection.transport.abort()
 
+    async def _part(self) -> None:
+        """Waits for clients that ask all the time to read that their connections end, rather than to ask in vain."""
+        for _ in range(_LOOKS):
+            if not self.server_state.connections:
+                return
+            await asyncio.sleep(_PARTING / _LOOKS)
+
+    async def _read_what_has_come(self) -> None:
+        """Tells every connection of the stop, those on which a request lies unread only after that was read."""
+        for _ in range(_ROUNDS):
+            left = [each for each in self.server_state.connections if isinstance(each, ChildProtocol)]
+            for connection in left:
+                if not connection.has_unread():
+                    connection.shutdown()
+            if not any(connection.has_unread() for connection in left):
+                return
+            await asyncio.sleep(0)
+
     def stop(self) -> None:
-        """Finishes the requests in flight and then ends."""
+        """Finishes the requests in flight, telling every client that its connection ends, and then ends."""
+        if not self.should_exit:  # the first time
+            self.config.encoded_headers.append(_CLOSE)  # of which the fields of the next second are made
+            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
         self.should_exit = True
         self._on_stop()
         self._accept_no_more()

@@ -8,7 +8,7 @@ import yaml
 DEPLOY: Final = Path(__file__).parent.parent.parent / "deploy"
 RULES: Final = DEPLOY / "prometheus" / "rules.yml"
 COMMITTED: Final = DEPLOY / "kubernetes" / "components" / "monitoring" / "prometheusrule.yaml"
-_HEAD: Final = "# Made by `python -m tests.deploy.rules` from deploy/prometheus/rules.yml, where the rules are explained.\n"
+_HEAD: Final = "# Made by `python -m tests.deploy.rules` from deploy/prometheus/rules.yml, which explains them.\n"
 
 
 def resource() -> dict[str, Any]:
