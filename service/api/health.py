@@ -1,5 +1,6 @@
 """`/health/live`, `/health/ready`, `/health` and `/metrics`: what machines ask before people do."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -45,7 +46,12 @@ def health_router(registry: TableRegistry, counters: Counters) -> APIRouter:
     async def metrics() -> Response:
         return Response(exposition(counters.shared), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    endpoints = {"/health/live": live, "/health/ready": ready, "/health": ready, "/metrics": metrics}
+    endpoints: dict[str, Callable[..., object]] = {
+        "/health/live": live,
+        "/health/ready": ready,
+        "/health": ready,
+        "/metrics": metrics,
+    }
     for path, endpoint in endpoints.items():
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     return router

@@ -81,4 +81,5 @@ def ports(container: Resource) -> dict[str, int]:
 def selects(selector: dict[str, str], resource: Resource) -> bool:
     """Whether a non-empty selector finds a resource, or a pod."""
     assert selector
-    return selector.items() <= resource["metadata"]["labels"].items()
+    labels: dict[str, str] = resource["metadata"]["labels"]
+    return selector.items() <= labels.items()

@@ -54,6 +54,6 @@ def test_a_stop_during_the_start_is_heeded(tmp_path: Path) -> None:
 def test_a_stop_of_what_serves_is_a_good_end(tmp_path: Path) -> None:
     with first_process("serve", "--store", str(tmp_path), "--port", "0") as (outside, inside):
         assert outside.stdout is not None
-        until(lambda: b"serving" in outside.stdout.readline())
+        assert any(b"serving" in line for line in outside.stdout)
         os.kill(inside, signal.SIGTERM)
         assert outside.wait(10) == 0
