@@ -1,4 +1,7 @@
-"""`/health/live`, `/health/ready` and `/metrics`: what machines ask before people do."""
+"""`/health/live`, `/health/ready`, `/health` and `/metrics`: what machines ask before people do."""
+
+from collections.abc import Callable
+from typing import Any
 
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +15,9 @@ from service.registry import TableRegistry
 def health_router(registry: TableRegistry, expose: Callable[[], Awaitable[bytes]]) -> APIRouter:
     """The routes of probes and metrics; `expose` gives their text."""
     router = APIRouter(tags=["operations"])
+    not_ready: dict[int | str, dict[str, Any]] = {
+        503: {"model": Readiness, "description": "Not ready; `missing` says which and why."}
+    }
 
     @router.get("/health/live", summary="Is the process alive?")
     async def live() -> Liveness:
@@ -20,8 +26,9 @@ def health_router(registry: TableRegistry, expose: Callable[[], Awaitable[bytes]
     @router.get(
         "/health/ready",
         summary="Is every table with an active version served?",
-        responses={503: {"model": Readiness, "description": "Not ready; `missing` says which and why."}},
+        responses=not_ready,
     )
+    @router.get("/health", summary="The same, for tools that ask there", responses=not_ready)
     async def ready(response: Response) -> Readiness:
         missing = [
             MissingTable(table=entry.name, state=entry.state, reason=entry.reason) for entry in registry.missing()
@@ -40,6 +47,12 @@ def health_router(registry: TableRegistry, expose: Callable[[], Awaitable[bytes]
     async def metrics() -> Response:
         return Response(await expose(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    for path, endpoint in (("/health/live", live), ("/health/ready", ready), ("/metrics", metrics)):
+    endpoints: dict[str, Callable[..., object]] = {
+        "/health/live": live,
+        "/health/ready": ready,
+        "/health": ready,
+        "/metrics": metrics,
+    }
+    for path, endpoint in endpoints.items():
         router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     return router

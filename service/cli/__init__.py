@@ -1,6 +1,7 @@
 """The command line: `embedding-service`. Each group of commands has a file; what they share is in `common.py`."""
 
 import os
+import signal
 
 from service.cli.imports import quick_imports
 
@@ -11,6 +12,8 @@ os.putenv("OPENBLAS_NUM_THREADS", "1")
 
 def main() -> None:
     """Runs one command; the process ends with its exit code."""
+    if os.getpid() == 1:  # in a container: the system keeps from process 1 what it does not handle
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))  # until `serve` does
     with quick_imports():
         from service.cli.app import run  # noqa: PLC0415  (quick in here only)
     run()

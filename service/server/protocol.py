@@ -78,6 +78,11 @@ class ChildProtocol(HttpToolsProtocol):
             return ("idle", self.packets), self.timeout_keep_alive if self.packets else client_seconds
         return (), 0.0
 
+    def has_unread(self) -> bool:
+        """Whether something has come that was not read yet: to close over it resets the connection."""
+        socket = None if self.transport.is_closing() else self.transport.get_extra_info("socket")
+        return socket is not None and any(fcntl.ioctl(socket.fileno(), termios.FIONREAD, bytes(4)))
+
     def _unread(self) -> bytes:
         """How much the client's system has not taken yet of what ours has: this shrinks as a slow client reads."""
         socket = self.transport.get_extra_info("socket")

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import uvicorn
@@ -13,6 +13,13 @@ from service.server.accepting import Acceptor, OpenConnections, Share
 from service.server.protocol import ChildProtocol
 
 _TICKS: Final = 10  # of uvicorn's main loop in a second
+_MOST_AT_END: Final = 1024  # connections that are still taken at a stop
+_PARTING: Final = 0.5
+"""Seconds, at a stop, in which answers tell their clients that they are the last ones of their connections."""
+_LOOKS: Final = 50  # in this time, whether somebody is left
+_CLOSE: Final = (b"connection", b"close")
+_ROUNDS: Final = 10
+"""Of the event loop, at a stop, in which requests are read that have come already: one is enough for most."""
 
 
 class ChildServer(uvicorn.Server):
@@ -85,13 +92,47 @@ class ChildServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accept_no_more()
+        await self._take_what_waits(sockets or [])
+        await self._part()
+        await self._read_what_has_come()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):  # whose clients have not read their answers in time
             if isinstance(connection, ChildProtocol):
                 connection.transport.abort()
 
+    async def _take_what_waits(self, listeners: list[socket.socket]) -> None:
+        """Takes the connections that wait, since nobody else may be there for them, and then no more."""
+        loop = asyncio.get_running_loop()
+        for listener, server in zip(listeners, self.servers, strict=False):
+            with suppress(OSError):  # most of all BlockingIOError: none waits
+                for _ in range(_MOST_AT_END):
+                    connection, _ = listener.accept()
+                    await loop.connect_accepted_socket(self._new_protocol, connection)
+            server.close()
+
+    async def _part(self) -> None:
+        """Waits for clients that ask all the time to read that their connections end, rather than to ask in vain."""
+        for _ in range(_LOOKS):
+            if not self.server_state.connections:
+                return
+            await asyncio.sleep(_PARTING / _LOOKS)
+
+    async def _read_what_has_come(self) -> None:
+        """Tells every connection of the stop, those on which a request lies unread only after that was read."""
+        for _ in range(_ROUNDS):
+            left = [each for each in self.server_state.connections if isinstance(each, ChildProtocol)]
+            for connection in left:
+                if not connection.has_unread():
+                    connection.shutdown()
+            if not any(connection.has_unread() for connection in left):
+                return
+            await asyncio.sleep(0)
+
     def stop(self) -> None:
-        """Finishes the requests in flight and then ends."""
+        """Finishes the requests in flight, telling every client that its connection ends, and then ends."""
+        if not self.should_exit:  # the first time
+            self.config.encoded_headers.append(_CLOSE)  # of which the fields of the next second are made
+            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
         self.should_exit = True
         self._on_stop()
         self._accept_no_more()

@@ -32,13 +32,13 @@ def test_a_server_is_alive_and_ready_when_every_active_table_is_loaded(client: h
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "missing": []})
 
 
-@pytest.mark.parametrize("address", ["/health/live", "/health/ready", "/metrics"])
+@pytest.mark.parametrize("address", ["/health/live", "/health/ready", "/health", "/metrics"])
 def test_probes_may_ask_with_head(client: httpx.Client, address: str) -> None:
     answer = client.head(address)
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-@pytest.mark.parametrize("address", ["/health/live", "/health/ready", "/metrics"])
+@pytest.mark.parametrize("address", ["/health/live", "/health/ready", "/health", "/metrics"])
 def test_probes_do_not_take_posts(client: httpx.Client, address: str) -> None:
     answer = client.post(address)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
@@ -51,6 +51,12 @@ def test_a_damaged_table_makes_the_server_unready_and_is_named(damaged: httpx.Cl
     (missing,) = answer.json()["missing"]
     assert (missing["table"], missing["state"]) == ("broken", "UNAVAILABLE")
     assert "vectors.npy" in missing["reason"]
+
+
+def test_the_short_address_says_what_readiness_says(client: httpx.Client, damaged: httpx.Client) -> None:
+    for asked, status in ((client, 200), (damaged, 503)):
+        short, ready = asked.get("/health"), asked.get("/health/ready")
+        assert (short.status_code, short.json()) == (status, ready.json())
 
 
 def test_a_damaged_table_leaves_the_server_alive(damaged: httpx.Client) -> None:

@@ -559,6 +559,19 @@ def test_a_request_whose_body_is_on_its_way_is_answered_in_a_shutdown(
     assert before.get(("words", "lookup", "200"), 0) == known
 
 
+@pytest.mark.parametrize("asked", [SMALL, OTHER, get("/health/live")], ids=["JSON", "raw", "ASGI"])
+@pytest.mark.parametrize("known", [False, True], ids=["a new head", "a known head"])
+def test_who_asks_on_in_a_shutdown_is_told_of_it_by_the_answer(changing: World, asked: Request, *, known: bool) -> None:
+    with changing.connect() as connection:
+        before = ask(connection, asked if known else get("/health/ready"))
+        assert before.field("connection") is None
+        changing.server.stop()
+        answer = ask(connection, asked)
+        assert (answer.status, answer.field("connection")) == (200, "close")
+        assert connection.is_ended()
+    assert changing.ended()
+
+
 def test_half_a_head_is_not_waited_for_in_a_shutdown(changing: World) -> None:
     with changing.connect() as connection:
         changing.send(connection, SMALL.head[:40])
