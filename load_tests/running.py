@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 _T = TypeVar("_T")
-_ADDRESS = re.compile(r"at (http://\S+) with")
+_ADDRESS = re.compile(r"at (https?://\S+) with")
 _START_SECONDS = 60.0
 
 

@@ -55,6 +55,13 @@ class Settings(BaseSettings):
     admin_port: Annotated[
         int | None, Field(ge=0, le=65535, description="A port of its own for the admin API; without it, --port.")
     ] = None
+    tls_certificate: Annotated[
+        Path | None,
+        Field(description="File of a certificate and its chain (PEM): HTTP and gRPC are then served over TLS alone."),
+    ] = None
+    tls_key: Annotated[
+        Path | None, Field(description="File of the certificate's private key, if it is not in the same file.")
+    ] = None
     import_folder: Annotated[
         Path | None, Field(description="Folder whose files the admin API may import by name; none without it.")
     ] = None

@@ -7,6 +7,7 @@ Run with `python -I -S`: without site-packages this is a process of some 30 ms.
 
 import http.client
 import os
+import ssl
 import sys
 from typing import Final
 
@@ -15,7 +16,7 @@ _SECONDS: Final = 2.5  # less than the timeout of the image's HEALTHCHECK
 
 def ask(port: int) -> tuple[bool, str]:
     """Whether the server at this port of the loopback interface is ready, and what it says or why it says nothing."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
+    connection = _connection(port)
     try:
         connection.request("GET", "/health/ready", headers={"Connection": "close"})
         answer = connection.getresponse()
@@ -24,6 +25,14 @@ def ask(port: int) -> tuple[bool, str]:
         return False, f"port {port}: {error}"
     finally:
         connection.close()
+
+
+def _connection(port: int) -> http.client.HTTPConnection:
+    if not os.environ.get("EMBEDDING_TLS_CERTIFICATE"):
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is known who this is
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=_SECONDS, context=context)
 
 
 if __name__ == "__main__":

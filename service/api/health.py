@@ -1,9 +1,7 @@
 """`/health/live`, `/health/ready`, `/health` and `/metrics`: what machines ask before people do."""
 
-from collections.abc import Callable
-from typing import Any
-
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST

@@ -27,14 +27,16 @@ def serve(**given: object) -> None:
     """
     settings = _with_providers(settings_from(**given))
     with quick_imports(HTTPX_COMMAND_LINE):
-        from service.server import rpc, traces  # noqa: PLC0415  (other commands need no server)
+        from service.server import rpc, tls, traces  # noqa: PLC0415  (other commands need no server)
         from service.server.supervisor import supervise  # noqa: PLC0415
-    reason = rpc.why_not(settings)
-    if reason is not None:
-        raise typer.BadParameter(f"--grpc-port or {PREFIX}GRPC_PORT: {reason}")
-    reason = traces.why_not(settings)
-    if reason is not None:
-        raise typer.BadParameter(f"--traces-endpoint or {PREFIX}TRACES_ENDPOINT: {reason}")
+    for option, reason in (
+        ("grpc-port", rpc.why_not(settings)),
+        ("traces-endpoint", traces.why_not(settings)),
+        ("tls-certificate", tls.why_not(settings)),
+    ):
+        if reason is not None:
+            setting = PREFIX + option.replace("-", "_").upper()
+            raise typer.BadParameter(f"--{option} or {setting}: {reason}")
     supervise(settings)
 
 

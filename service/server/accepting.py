@@ -10,8 +10,8 @@ import logging
 import mmap
 import os
 import socket
+import ssl
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -113,8 +113,15 @@ class Acceptor:
     It begins at once; errors of the system are logged, and it tries again later.
     """
 
-    def __init__(self, listener: socket.socket, share: Share, protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        share: Share,
+        protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._listener = listener
+        self._tls = tls
         self._share = share
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
@@ -197,12 +204,16 @@ class Acceptor:
     def _begin(self, connection: socket.socket) -> None:
         """Has uvloop go on as with connections that it has accepted itself; it sets TCP_NODELAY for these, too."""
         self._share.took()
-        beginning = self._loop.connect_accepted_socket(self._protocol, connection)
+        beginning = self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._tls)
         # It waits once, for its protocol to be called. A task for it would cost 20 us.
         waiter: asyncio.Future[None] = beginning.send(None)
-        waiter.add_done_callback(partial(_go_on, beginning))
+        waiter.add_done_callback(partial(_go_on, beginning, self._share))
 
 
-def _go_on(beginning: Coroutine[Any, Any, object], _: asyncio.Future[None]) -> None:
-    with suppress(StopIteration):
+def _go_on(beginning: Coroutine[Any, Any, object], share: Share, _: asyncio.Future[None]) -> None:
+    try:
         beginning.send(None)
+    except StopIteration:
+        pass
+    except (OSError, asyncio.CancelledError):  # the client does not speak TLS, or has gone before it did
+        share.lost()

@@ -64,7 +64,8 @@ def _bind(listener: socket.socket, address: _Address) -> None:
         raise InvalidRequest(f"{address[0]} port {address[1]} cannot be taken: {error.strerror}") from None
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, *, tls: bool = False) -> str:
     """The address that clients use, as a URL."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from service.api.app import Service
 from service.server.listening import address_of, reserve
+from service.server.tls import pem_of
 from service.settings import Settings
 
 _SERVER: Final = "service.dialects.v2.rpc"
@@ -52,7 +53,8 @@ class Rpc:
             return
         host, port = self._kept.getsockname()[:2]
         module = importlib.import_module(_SERVER)
-        self._running = await module.start(self._service.served, self._service.front, host, port)
+        tls = pem_of(self._settings)
+        self._running = await module.start(self._service.served, self._service.front, host, port, tls)
 
     def stop(self) -> None:
         """Takes no more requests; those in flight get as long as others."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -40,6 +41,7 @@ class ChildServer(uvicorn.Server):
         share: Share | None = None,
         on_stop: Callable[[], None] = lambda: None,
         on_tick: Callable[[int], None] = lambda _connections: None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -60,6 +62,7 @@ class ChildServer(uvicorn.Server):
         self._on_stop = on_stop
         self._tick = on_tick
         self._share = share
+        self._tls = tls
         self._acceptor: Acceptor | None = None
         if share is not None:
             self.server_state.connections = OpenConnections(share.lost)
@@ -78,11 +81,12 @@ class ChildServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self._share is None or sockets is None:
+            self.config.ssl = self._tls  # loaded from its files by the caller, who tells of what is wrong with them
             await super().startup(sockets)
         else:
             await super().startup([])
             (listener,) = sockets
-            self._acceptor = Acceptor(listener, self._share, self._new_protocol)
+            self._acceptor = Acceptor(listener, self._share, self._new_protocol, self._tls)
         self._on_started()
 
     def _new_protocol(self) -> asyncio.Protocol:
@@ -107,7 +111,7 @@ class ChildServer(uvicorn.Server):
             with suppress(OSError):  # most of all BlockingIOError: none waits
                 for _ in range(_MOST_AT_END):
                     connection, _ = listener.accept()
-                    await loop.connect_accepted_socket(self._new_protocol, connection)
+                    await loop.connect_accepted_socket(self._new_protocol, connection, ssl=self._tls)
             server.close()
 
     async def _part(self) -> None:

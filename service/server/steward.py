@@ -27,6 +27,7 @@ from service.server.control import Channel, Message
 from service.server.local import Sockets
 from service.server.prepared import Prepared
 from service.server.serving import ChildServer
+from service.server.tls import context_of
 from service.server.traces import traces
 from service.settings import Settings
 from service.steward import Steward
@@ -71,10 +72,12 @@ def _count_switch(counters: Counters, tables: Collection[str], seconds: float | 
 
 def _servers(settings: Settings, service: Service, sockets: Sockets, steward: Steward) -> _Servers:
     patience = (settings.drain_seconds, settings.client_seconds)
-    remote = [listener for listener in (sockets.forwarded, sockets.admin) if listener is not None]
     others = service.front.dialects
     guard = Guard(service.behind, steward, Tokens.of(settings))
-    servers = [(ChildServer(observed(Retelling(guard, others), settings), *patience), remote)]
+    remote = observed(Retelling(guard, others), settings)
+    servers = [(ChildServer(remote, *patience), [sockets.forwarded])]
+    if sockets.admin is not None:
+        servers.append((ChildServer(remote, *patience, tls=context_of(settings)), [sockets.admin]))
     if sockets.control is not None:
         local = observed(Guard(service.behind, steward, local_user), settings)
         servers.append((ChildServer(local, *patience), [sockets.control]))

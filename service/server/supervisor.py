@@ -43,7 +43,8 @@ class Supervisor:
         self._rpc_port = port_for(settings)
         sockets = Sockets.bind(settings)
         self._sockets = sockets
-        self._url = address_of(listeners[0])
+        self._tls = settings.tls_certificate is not None
+        self._url = address_of(listeners[0], tls=self._tls)
         prepared = prepare(settings, sockets.forwarded_at)
         self._shared = prepared.counters.shared
         self._counters = Counters(self._shared, self._shared.supervisor)
@@ -149,7 +150,7 @@ class Supervisor:
             if self._rpc_port is not None:
                 _log.info("the Open Inference Protocol over gRPC is at %s", said_of(self._rpc_port))
             if self._sockets.admin is not None:
-                _log.info("the admin API is at %s", address_of(self._sockets.admin))
+                _log.info("the admin API is at %s", address_of(self._sockets.admin, tls=self._tls))
 
     # Waiting and stopping
 

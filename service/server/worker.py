@@ -16,6 +16,7 @@ from service.server.participant import Participant
 from service.server.prepared import Prepared
 from service.server.rpc import Rpc
 from service.server.serving import ChildServer
+from service.server.tls import context_of
 from service.server.traces import traces
 from service.server.wire import Wire
 
@@ -58,6 +59,7 @@ async def _serve(prepared: Prepared, number: int, listener: socket.socket, rpc: 
         on_started=started,
         on_tick=put_gauges,
         on_stop=rpc.stop,
+        tls=context_of(settings),
         protocol=Wire,
         share=Share(prepared.shares, number) if settings.workers > 1 else None,
     )

@@ -41,8 +41,13 @@ class _Started:
         await self.server.stop(grace)
 
 
-async def start(served: Served, admin: ASGIApp, host: str, port: int) -> Running:
-    """Starts a server on a port that other workers listen on as well. `admin` is asked to load and unload."""
+async def start(
+    served: Served, admin: ASGIApp, host: str, port: int, tls: tuple[bytes, bytes] | None = None
+) -> Running:
+    """Starts a server on a port that other workers listen on as well. `admin` is asked to load and unload.
+
+    `tls` is a private key and a certificate chain.
+    """
     limits = served.limits
     patience = int(served.settings.client_seconds * 1000)
     options = [
@@ -61,7 +66,11 @@ async def start(served: Served, admin: ASGIApp, host: str, port: int) -> Running
     for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
         POOL.AddSerializedFile(file.serialized_pb)
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server, pool=POOL)
-    server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if tls is None:
+        server.add_insecure_port(address)
+    else:
+        server.add_secure_port(address, grpc.ssl_server_credentials([tls]))
     await server.start()
     return _Started(server, stopping)
 
