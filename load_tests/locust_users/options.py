@@ -130,7 +130,7 @@ def _add_swaps(parser: "LocustArgumentParser") -> None:
     add("--swap-rows", type=count, default=10_000, help="rows of --table, from the first, that the copy has at most")
     add("--swap-lag", type=not_negative, default=0.0, help="seconds that the version before may still answer after an "
         "activation has returned: the poll interval of other hosts that serve the same store")  # fmt: skip
-    add("--token", default="", env_var="EMBEDDING_ADMIN_TOKEN", is_secret=True,
+    add("--token", default="", env_var="EMBEDDING_ADMIN_TOKEN", include_in_web_ui=False,
         help="token of the admin API, for swaps")  # fmt: skip
 
 
