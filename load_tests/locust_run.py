@@ -35,7 +35,7 @@ def run(folder: Path, workers: int, output: Path, options: list[str]) -> int:
     store = folder / "model_store"
     shutil.copytree(ROOT / "model_store", store, ignore=shutil.ignore_patterns(".*"))
     output.mkdir(parents=True, exist_ok=True)
-    files = ["--csv", str(output / "load"), "--html", str(output / "load.html")]
+    files = ["--csv", str(output / "load"), "--html", str(output / "load.html"), "--narrow-table"]
     with running(store, "--workers", str(workers), settings={"ADMIN_TOKEN": TOKEN}) as server:
         called = command(server.url, *files, *options)
         return subprocess.run(called, env=environment(), check=False).returncode

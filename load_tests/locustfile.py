@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # locust runs this file f
 
 from locust import events, tag, task
 
+from load_tests.locust_users.narrow_table import tell
 from load_tests.locust_users.options import add_options
 from load_tests.locust_users.running import begin, end, listen
 from load_tests.locust_users.thresholds import judge
@@ -20,6 +21,7 @@ events.init.add_listener(listen)
 events.test_start.add_listener(begin)
 events.test_stop.add_listener(end)
 events.quitting.add_listener(judge)
+events.quitting.add_listener(tell)
 
 
 class JsonUser(LookupUser):

@@ -138,3 +138,5 @@ def _add_thresholds(parser: "LocustArgumentParser") -> None:
     add = parser.add_argument
     add("--max-failure-share", type=share, default=0.0, help="largest share of requests that may fail")
     add("--max-p99-ms", type=not_negative, default=0.0, help="largest 99th percentile of all lookups; 0: any")
+    add("--narrow-table", action="store_true", include_in_web_ui=False, help="print the statistics as a narrow table "
+        "as well")  # fmt: skip
