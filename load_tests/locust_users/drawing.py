@@ -15,7 +15,7 @@ from load_tests.locust_users.table import Table
 from load_tests.locust_users.writing import WRITERS
 from load_tests.locust_users.zipf import IdArray, zipf_ids
 
-_MOST_IDS: Final = 4 << 20  # of all questions of a kind
+_MOST_IDS: Final = 1 << 18  # of all questions of a kind
 _MOST_BEYOND: Final = 3  # ids outside the table in one request
 _KEPT: Final = 0.75  # of the positions, in masks that are sent
 

@@ -43,7 +43,8 @@ def locust(url: str, *options: str, users: int = 8, seconds: int = 3) -> Run:
 
 
 def started(url: str, *options: str, users: int, seconds: int) -> "subprocess.Popen[str]":
-    asked = command(url, "--json", "--only-summary", "-u", str(users), "-r", "50", "-t", f"{seconds}s", *options)
+    usual = ("--json", "--only-summary", "--questions", "20", "-r", "50", "-u", str(users), "-t", f"{seconds}s")
+    asked = command(url, *usual, *options)
     pipe = subprocess.PIPE
     return subprocess.Popen(asked, env=environment(), stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True)
 
@@ -148,34 +149,33 @@ def test_a_test_that_cannot_begin_says_why(server: Running, options: list[str], 
 
 
 def test_a_slow_server_breaks_the_threshold(server: Running) -> None:
-    run = locust(server.url, "--max-p99-ms", "0.001", "RawUser", seconds=1)
+    run = locust(server.url, "--max-p99-ms", "0.001", "RawUser")
     assert run.code == 1
     assert re.search(r"BROKEN: the 99th percentile is \S+ ms, above 0.001 ms", run.log)
     assert run.failures == {}
 
 
 def test_a_server_that_refuses_breaks_the_threshold(tmp_path: Path) -> None:
-    publish(TableStore(tmp_path), "small", np.ones((100, 64)))
-    options = ("--table", "small", "--ids-per-request", "4000", "--lengths", "4000", "--wait-ms", "0", "JsonUser")
+    publish(TableStore(tmp_path), "small", np.ones((100, 16)))
+    options = ("--table", "small", "--ids-per-request", "2000", "--lengths", "2000", "--wait-ms", "0", "JsonUser")
     with running(tmp_path, "--workers", "1", settings={"MAX_IN_FLIGHT": "1"}) as server:
-        run = locust(server.url, *options, seconds=2)
-        share = sum(run.failures.values()) / sum(run.requests.values())
+        run = locust(server.url, *options)
         assert run.code == 1
         assert re.search(r"BROKEN: [\d,]+ of [\d,]+ lookups failed", run.log)
-        assert 0 < share < 1
-        assert locust(server.url, *options, "--max-failure-share", "1", seconds=2).code == 0
+        assert 0 < sum(run.failures.values()) < sum(run.requests.values())
+        assert locust(server.url, *options, "--max-failure-share", "1").code == 0
 
 
 def test_connections_that_a_restart_ends_are_retried_as_clients_do(tmp_path: Path) -> None:
     publish(TableStore(tmp_path), "small", np.ones((100, 8)))
     port = str(free_port())
     with running(tmp_path, "--port", port) as first:
-        process = started(first.url, "--table", "small", "--retry-connects", "12", users=4, seconds=6)
+        process = started(first.url, "--table", "small", "--retry-connects", "12", users=4, seconds=8)
         until(lambda: lookups_of(first) > 100, 20)
         assert first.stop() == 0
     with running(tmp_path, "--port", port) as second:
         run = finished(process)
-        assert lookups_of(second) > 100
+        assert lookups_of(second) > 0
     assert run.code == 0, run.log
     assert run.failures == {}
     assert sum(run.of("RETRY").values()) > 0
@@ -214,7 +214,7 @@ def test_one_wrong_bit_is_found(tmp_path: Path) -> None:
     publish(TableStore(tmp_path), "small", np.ones((5, 4)))
     service, _ = service_over(tmp_path)
     with listening(Corrupting(service.behind)) as url:
-        run = locust(url, "--table", "small", "--oov-share", "0", "RawUser", "--tags", "flat", users=2, seconds=1)
+        run = locust(url, "--table", "small", "--oov-share", "0", "RawUser", "--tags", "flat", users=2)
     assert run.code == 1
     failed, asked = run.failures["POST", "raw flat"], run.requests["POST", "raw flat"]
-    assert failed == pytest.approx(asked / 10, abs=1)
+    assert failed == pytest.approx(asked / 10, abs=2)  # those under way at the end are not counted
