@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check proto lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory bench bench-large bench-backends bench-texts bench-rpc bench-cuda clean
+.PHONY: serve test check proto lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory load-test rolling bench bench-large bench-backends bench-texts bench-rpc bench-cuda clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -145,6 +145,14 @@ swap-latency: .venv/test.stamp
 # An upload of 1 GB: the memory that it takes in each process.
 upload-memory: .venv/test.stamp
 	$(BIN)/python -m load_tests.upload_memory
+
+# locust with 50 users against two workers for a minute, while the table is swapped; into out/locust.
+load-test: .venv/test.stamp
+	$(BIN)/python -m load_tests.locust_run
+
+# Workers, and then a whole server, are replaced under load: no request fails but for connections that clients retry.
+rolling: .venv/test.stamp
+	$(BIN)/python -m load_tests.rolling
 
 # The service beside the floor and its peers, in one run, into out/bench. wrk and redis-server are Debian's packages;
 # a peer that is not installed, or cannot be, is left out by name. About ten minutes.
