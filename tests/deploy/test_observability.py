@@ -55,13 +55,16 @@ def test_the_service_is_scraped_under_the_name_that_rules_and_dashboard_look_for
     assert looked_for == {JOB}
 
 
-@pytest.mark.parametrize("record", sorted({rule["record"] for rule in RECORDS}))
-def test_a_record_is_named_by_level_metric_and_operations(record: str) -> None:
-    level, metric, operations = record.split(":")
+@pytest.mark.parametrize("rule", RECORDS, ids=[rule["record"] for rule in RECORDS])
+def test_a_record_is_named_by_level_metric_and_operations(rule: dict[str, Any]) -> None:
+    level, metric, operations = rule["record"].split(":")
     assert all((level, metric, operations))
-    expressions = [rule["expr"] for rule in RECORDS if rule["record"] == record]
-    if (window := re.search(r"_?rate(\d+\w)$", operations)) and level != "job_slo":
-        assert all(f"[{window[1]}]" in text or f"rate{window[1]}" in text for text in expressions)
+    assert windows(rule["expr"]) == set(re.findall(r"(?:rate|increase)(\d+[mhd])$", operations))
+
+
+def windows(expression: str) -> set[str]:
+    """The windows that an expression looks at, or those that the records which it reads do."""
+    return set(re.findall(r"\[(\w+)\]", expression)) | set(re.findall(r":\w*rate(\d+[mhd])\b", expression))
 
 
 @pytest.mark.parametrize("alert", ALERTS.values(), ids=ALERTS)
