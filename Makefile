@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check proto lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory load-test rolling bench bench-large bench-backends bench-texts bench-rpc bench-cuda clean
+.PHONY: serve test check proto lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi dashboard readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory load-test rolling bench bench-large bench-backends bench-texts bench-rpc bench-cuda clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -93,6 +93,10 @@ fuzz: .venv/test.stamp
 # The committed description of the HTTP API; a test holds it to the code.
 openapi: .venv/test.stamp
 	$(BIN)/python -m tests.openapi
+
+# The committed Grafana dashboard; a test holds it to the code.
+dashboard: .venv/test.stamp
+	$(BIN)/python -m deploy.grafana.dashboard
 
 # Runs the README's commands and pastes what they print.
 readme: .venv/test.stamp

@@ -1,0 +1,1 @@
+"""The dashboard, which `python -m deploy.grafana.dashboard` writes, and how Grafana finds it."""
