@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from service.types import MaskArray, OovRule, VectorArray
@@ -194,12 +193,8 @@ _ITEMS: dict[str, dict[type, type]] = {
 
 def value_of(kind: type[_T], content: Mapping[str, Any]) -> _T:
     """A value of `kind` from the JSON object that tells of it; what that leaves out is None."""
-    return kind(**{name: _member(kind, name, content.get(name)) for name in _names(kind)})
-
-
-@lru_cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # all kinds here are dataclasses
+    return kind(**{name: _member(kind, name, content.get(name)) for name in names})
 
 
 def _member(kind: type, name: str, value: object) -> object:

@@ -80,6 +80,7 @@ class _Connected(AdminVerbs):
         trust_env: bool = True,
     ) -> None:
         lookups = addresses_of(base_url)
+        self._url = lookups[0].base
         sending = Sending(
             lookups,
             lookups if admin_url is None else addresses_of(admin_url),
@@ -91,6 +92,11 @@ class _Connected(AdminVerbs):
         )
         self._caller = Caller(self._exchange(limits=connections, verify=verify, trust_env=trust_env), sending)
         self._lookups = Lookups(self._caller, limits)
+
+    @property
+    def url(self) -> str:
+        """The (first) address."""
+        return self._url
 
     def _exchange(self, **options: Any) -> Exchange:  # noqa: ANN401  (arguments of httpx)
         raise NotImplementedError

@@ -274,7 +274,7 @@ def _check_equal(lengths: list[int], shape: tuple[int, ...], name: str) -> None:
 
 def _check_all(flat: list[Any], layout: Layout, name: str, kind: type, wanted: str) -> None:
     kinds = set(map(type, flat))
-    if kinds <= {{Integral: int, str: str}.get(kind)}:
+    if kinds <= {str if kind is str else int}:
         return
     for position, value in enumerate(flat):
         if isinstance(value, bool | np.bool) or not isinstance(value, kind):

@@ -1,4 +1,4 @@
-"""Lookups beyond the service's limits, as several of one version: how they are cut and joined, and what errors then say."""
+"""Lookups beyond the service's limits, as several of one version: how they are cut and joined, and their errors."""
 
 import re
 from collections.abc import Sequence
