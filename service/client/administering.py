@@ -128,7 +128,10 @@ class AdminVerbs(Verbs):
 
     @Verb
     async def prune(self, table: str, *, keep: int = 2, older_than_days: float = 0.0) -> Pruned:
-        """Deletes all but the newest versions, and what killed processes left; never an active or labelled one."""
+        """Deletes all but the newest versions, and what killed processes left.
+
+        Those that are active, that were before, or that have a label stay.
+        """
         body = {"keep": keep, "older_than_days": older_than_days}
         return value_of(Pruned, await self._caller.read(_change("POST", f"{_of(table)}/prune", body)))
 

@@ -35,7 +35,7 @@ class RemoteEmbedding(keras.layers.Layer):  # type: ignore[misc]  # Keras has no
         **kwargs: Any,  # noqa: ANN401  (name, dtype)
     ) -> None:
         if kwargs.pop("trainable", False):
-            raise NotTrainable("a remote table cannot be trained")
+            raise NotTrainable(f"table {table!r} is served, not trained")
         super().__init__(trainable=False, **kwargs)
         self._remote = RemoteTable(client, table, version, label)
         self._url = client if isinstance(client, str) else client.url
@@ -64,6 +64,19 @@ class RemoteEmbedding(keras.layers.Layer):  # type: ignore[misc]  # Keras has no
             raise NotTrainable(f"table {self._remote.table!r} is served, not trained; predict with it")
         return KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
+    @property
+    def trainable(self) -> bool:
+        return False
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if value:
+            raise NotTrainable(f"table {self._remote.table!r} is served, not trained")
+
+    def close(self) -> None:
+        """Closes the connections of the layer's client."""
+        self._remote.client.close()
+
     def get_config(self) -> dict[str, Any]:
         """Where the rows are; a token is not kept."""
         remote = self._remote
@@ -81,7 +94,8 @@ def _ids(inputs: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401
             "run_eagerly=True, or call it without compiling"
         ) from error
     if ids.dtype.kind == "f":
-        whole = ids.astype(np.int64)
+        with np.errstate(invalid="ignore"):
+            whole = ids.astype(np.int64)
         if not np.array_equal(whole, ids):
             raise WrongType(f"ids must be integers, not {ids[ids != whole][0]}", None, {"field": "ids"})
         return whole

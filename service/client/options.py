@@ -79,12 +79,13 @@ def query_of(options: Options, shape: tuple[int, ...] | None = None) -> str:
     """The query of a binary request, with its question mark; "" for none."""
     if not options and shape is None:
         return ""
-    return _query(tuple(options.items()), shape)
+    # As text already, since to a cache 1 and True are the same.
+    return _query(tuple([(name, _text(value)) for name, value in options.items()]), shape)
 
 
 @lru_cache(maxsize=4096)
-def _query(options: tuple[tuple[str, object], ...], shape: tuple[int, ...] | None) -> str:
-    pairs = [f"{name}={quote(_text(value))}" for name, value in options]
+def _query(options: tuple[tuple[str, str], ...], shape: tuple[int, ...] | None) -> str:
+    pairs = [f"{name}={quote(text)}" for name, text in options]
     if shape is not None:
         pairs.append(f"shape={','.join(map(str, shape))}")
     return f"?{'&'.join(pairs)}"
@@ -108,7 +109,7 @@ def target_of(table: str, version: int | None, label: str | None) -> str:
     return _target(table, version, label)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)
 def _target(table: str, version: int | None, label: str | None) -> str:
     chosen = "" if version is None else f"/versions/{version}"
     if label is not None:

@@ -58,5 +58,9 @@ class RemoteEmbedding(torch.nn.Module):  # type: ignore[misc]  # PyTorch is not 
             raise NotTrainable(f"table {self._remote.table!r} is served: there is no gradient for its rows")
         return self
 
+    def close(self) -> None:
+        """Closes the connections of the module's client."""
+        self._remote.client.close()
+
     def extra_repr(self) -> str:
         return f"{self._remote.table}, {self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}"

@@ -25,7 +25,7 @@ class Asked:
 
 
 @contextmanager
-def opened(kind: Kind, url: str | list[str], **arguments: Any) -> Iterator[Asked]:
+def opened(kind: Kind, url: str | list[str], **arguments: Any) -> Iterator[Asked]:  # noqa: ANN401
     """A client of this kind, closed at the end."""
     arguments.setdefault("retries", QUICK)
     if kind == "blocking":

@@ -130,4 +130,6 @@ def vectors(rows: np.ndarray, version: int = 1, table: str = "words") -> bytes:
 def info(version: int = 1, *, padding_id: int | None = None, table: str = "words") -> bytes:
     """What is told of a version of a table."""
     facts = {"num_embeddings": 100, "padding_id": padding_id, "on_oov": "error", "backend": "numpy", "state": "READY"}
-    return answer(200, json.dumps({"name": table, "version": version, **facts}).encode(), content_type="application/json")
+    return answer(
+        200, json.dumps({"name": table, "version": version, **facts}).encode(), content_type="application/json"
+    )

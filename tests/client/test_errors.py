@@ -95,17 +95,16 @@ def test_a_page_of_a_proxy_is_no_problem_of_the_service(kind: Kind) -> None:
 
 
 def test_no_connection_and_no_answer_have_their_cause(kind: Kind) -> None:
-    with scripted(SILENCE) as server:
-        with opened(kind, server.url, timeout=0.05, retries=None) as client:
-            with pytest.raises(ConnectionTimeout) as late:
-                client.lookup("words", [1])
+    with scripted(SILENCE) as server, opened(kind, server.url, timeout=0.05, retries=None) as client:
+        with pytest.raises(ConnectionTimeout) as late:
+            client.lookup("words", [1])
         port = server.port
     assert isinstance(late.value, TimeoutError)
     assert isinstance(late.value, ConnectionError)
     assert type(late.value.__cause__).__name__ == "ReadTimeout"
-    with opened(kind, f"http://127.0.0.1:{port}", retries=None) as client:
-        with pytest.raises(ConnectionFault, match=f"no answer from http://127.0.0.1:{port}: ") as refused:
-            client.lookup("words", [1])
+    said = f"no answer from http://127.0.0.1:{port}: "
+    with opened(kind, said[15:-2], retries=None) as client, pytest.raises(ConnectionFault, match=said) as refused:
+        client.lookup("words", [1])
     assert not isinstance(refused.value, TimeoutError)
     assert type(refused.value.__cause__).__name__ == "ConnectError"
 
@@ -146,7 +145,9 @@ def test_a_fault_of_the_service_is_not_tried_again(kind: Kind) -> None:
         assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("number", [0, -7, 10**4299, 10**4300, -(10**4300), 3**30_000, -(7**20_000) - 1], ids=int.bit_length)
+@pytest.mark.parametrize(
+    "number", [0, -7, 10**4299, 10**4300, -(10**4300), 3**30_000, -(7**20_000) - 1], ids=int.bit_length
+)
 def test_integers_of_any_size_are_written_and_read(number: int) -> None:
     assert integer_of(digits_of(number)) == number
     assert loads(b'{"id": %b}' % digits_of(number).encode())["id"] == number

@@ -48,7 +48,7 @@ TABLES: Final = (
 )
 DTYPES: Final[dict[str, type]] = {"ids": np.int64, "mask": np.bool_, "weights": np.float64}
 ROWS: Final = samples.ROWS.tolist()
-NARROW: Final = {"max_ids": 6, "max_body_bytes": 900, "max_response_bytes": 300}
+NARROW: Final[dict[str, Any]] = {"max_ids": 6, "max_body_bytes": 900, "max_response_bytes": 300}
 
 
 def fill(root: Path) -> None:
@@ -151,9 +151,7 @@ def first_positions(question: Question, most: int) -> Question:
     return Question(**{**{f: getattr(question, f) for f in question.__dataclass_fields__}, **cut})
 
 
-def check(
-    client: Asked, table: Kept, question: Question, as_arrays: bool, *, all_tokens_are_told: bool = True
-) -> None:
+def check(client: Asked, table: Kept, question: Question, as_arrays: bool, *, all_tokens_are_told: bool = True) -> None:
     want = expected(question)
     try:
         found = client.lookup(table.name, **arguments(question, as_arrays))
@@ -161,7 +159,8 @@ def check(
         assert isinstance(want, Answer)
         assert want.may_be_refused()
     except EmbeddingServiceError as error:
-        assert isinstance(want, Refusal), error
+        if isinstance(want, Answer):
+            raise
         if not all_tokens_are_told and isinstance(error, InvalidRequest) and "errors" in want.members:
             assert question.options.truncation == "error"  # of a part before the one with the id outside
             return
@@ -199,7 +198,7 @@ def check_refusal(error: EmbeddingServiceError, want: Refusal, *, exactly: bool)
     else:
         errors: Any = told["errors"]
         assert error.members["errors"] == errors[: len(error.members["errors"])]
-        assert 0 < error.members["total"] <= told["total"]  # type: ignore[operator]
+        assert 0 < error.members["total"] <= told["total"]
     if "errors" in want.members:
         first = error.members["errors"][0]
         what = f"id {first['id']}" if "id" in first else f"token {first['token']!r}"
