@@ -22,7 +22,7 @@ class Exchange(Protocol):
     """What a client does with the world, blocking or not; everything else is written once for both."""
 
     async def send(self, request: httpx.Request) -> httpx.Response:
-        """The whole answer; raises httpx.TransportError."""
+        """The whole answer; raises httpx.RequestError."""
         ...
 
     async def pause(self, seconds: float) -> None:
@@ -52,6 +52,11 @@ class Call(NamedTuple):
     def size(self) -> int:
         """Bytes of the body."""
         return len(self.content) if isinstance(self.content, bytes) else self.content.size
+
+    @property
+    def length(self) -> int | None:
+        """What `Content-Length` says; None for methods that have no body."""
+        return None if self.method in ("GET", "DELETE") else self.size
 
     @property
     def is_admin(self) -> bool:
@@ -108,7 +113,7 @@ class Caller:
             address = self._address(call)
             try:
                 response = await self.exchange.send(self._request(call, address, patience))
-            except httpx.TransportError as fault:
+            except httpx.RequestError as fault:
                 elsewhere = self._turn_from(address, call, failed)
                 pause = patience.after_fault(fault, elsewhere=elsewhere)
                 if pause is None:
@@ -159,7 +164,7 @@ class Caller:
         return httpx.Request(
             call.method,
             _url(address.base, call.target),
-            headers=_headers(self._fields(call), address.host, call.content_type, call.accept, call.size),
+            headers=_headers(self._fields(call), address.host, call.content_type, call.accept, call.length),
             stream=httpx.ByteStream(content) if isinstance(content, bytes) else content,
             extensions={"timeout": self._timeout(call, patience)},
         )
@@ -189,12 +194,14 @@ def _url(base: str, target: str) -> httpx.URL:
 
 @lru_cache(maxsize=4096)
 def _headers(
-    fields: tuple[tuple[str, str], ...], host: str, content_type: str | None, accept: str, size: int
+    fields: tuple[tuple[str, str], ...], host: str, content_type: str | None, accept: str, length: int | None
 ) -> httpx.Headers:
     """All of a request's, made once: httpx copies the list of them."""
     found = [("Host", host), ("Accept", accept), *fields]
     if content_type is not None:
-        found += [("Content-Type", content_type), ("Content-Length", str(size))]
+        found.append(("Content-Type", content_type))
+    if length is not None:
+        found.append(("Content-Length", str(length)))
     return httpx.Headers(found)
 
 

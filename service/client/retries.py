@@ -16,6 +16,8 @@ _REFUSED: Final = frozenset({"overloaded", "not_ready"})
 """Codes that say that nothing was done, and that it may be tried again."""
 _GATEWAYS: Final = frozenset({502, 503, 504})
 """What proxies say when the server behind them does not answer."""
+_OUR_OWN: Final = (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.DecodingError)
+"""What would go wrong in the same way again."""
 _NOTHING_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -54,7 +56,7 @@ class Patience:
 
     def after_fault(self, fault: httpx.HTTPError, *, elsewhere: bool) -> float | None:
         """Seconds to wait after no answer, None to give up; `elsewhere` says that another address is asked next."""
-        if not self._repeatable and not isinstance(fault, _NOTHING_SENT):
+        if isinstance(fault, _OUR_OWN) or not (self._repeatable or isinstance(fault, _NOTHING_SENT)):
             return None
         # A connection that was kept is often closed by a server that is well; another one is made at once.
         at_once = elsewhere or (self.tries == 1 and not isinstance(fault, (*_NOTHING_SENT, httpx.TimeoutException)))

@@ -159,6 +159,14 @@ def test_what_only_reads_and_what_may_be_repeated_is_sent_again(kind: Kind) -> N
         assert client.admin_tables() == []
 
 
+def test_what_httpx_cannot_send_is_said_at_once(kind: Kind) -> None:
+    with scripted(FINE) as server, opened(kind, server.url, headers={"X-Team": "two\nlines"}) as client:
+        with pytest.raises(ConnectionFault) as refused:
+            client.lookup("words", [1])
+        assert type(refused.value.__cause__).__name__ == "LocalProtocolError"
+        assert server.requests == []
+
+
 def test_a_change_waits_for_a_server_that_is_not_there_yet(kind: Kind) -> None:
     port = free_port()
     done = answer(200, b'{"table":"words","previous_version":1,"active_version":2,"workers":1,"seconds":0.1}')
