@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 import httpx
 
-from service.client.errors import error_of, fault_of, json_of
+from service.client.errors import EmbeddingServiceError, error_of, fault_of, json_of
 from service.client.retries import Patience, Retries, retry_after
 from service.client.uploads import Upload
 
@@ -109,24 +109,25 @@ class Caller:
         """The answer, a success; raises EmbeddingServiceError once all tries have failed."""
         patience = self._patience(call)
         failed: set[Address] = set()
+        refusal: EmbeddingServiceError | None = None
         while True:
             address = self._address(call)
             try:
                 response = await self.exchange.send(self._request(call, address, patience))
             except httpx.RequestError as fault:
-                elsewhere = self._turn_from(address, call, failed)
-                pause = patience.after_fault(fault, elsewhere=elsewhere)
+                pause = patience.after_fault(fault, elsewhere=self._turn_from(address, call, failed))
                 if pause is None:
-                    raise fault_of(fault, address.base, patience.tries) from fault
+                    # The last try may have had a moment only: what the service has said before tells more.
+                    is_late = isinstance(fault, httpx.TimeoutException)
+                    raise (is_late and refusal) or fault_of(fault, address.base, patience.tries) from fault
             else:
                 if response.is_success or call.kind == "probe":
                     return response
-                error = error_of(response)
-                error.retry_after = retry_after(response.headers)
+                refusal = _refusal(response)
                 elsewhere = response.is_server_error and self._turn_from(address, call, failed)
-                pause = patience.after_answer(error, elsewhere=elsewhere)
+                pause = patience.after_answer(refusal, elsewhere=elsewhere)
                 if pause is None:
-                    raise error
+                    raise refusal
             if pause > 0:
                 await self.exchange.pause(pause)
 
@@ -185,6 +186,12 @@ class Caller:
             return timeout
         left = max(0.001, patience.left())
         return {name: left if seconds is None else min(seconds, left) for name, seconds in timeout.items()}
+
+
+def _refusal(response: httpx.Response) -> EmbeddingServiceError:
+    error = error_of(response)
+    error.retry_after = retry_after(response.headers)
+    return error
 
 
 @lru_cache(maxsize=4096)
