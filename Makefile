@@ -7,7 +7,7 @@ BIN := .venv/bin
 SET_UP := pyproject.toml $(LOCK)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check proto lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed fuzz openapi dashboard readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory load-test rolling bench bench-large bench-backends bench-texts bench-rpc bench-cuda clean
+.PHONY: serve test check proto lock memory beyond-memory reduced-precision gpu test-cuda import-memory import-speed client-speed fuzz openapi dashboard readme shipped-table test-data crash-loop kill-loop swap swap-latency upload-memory load-test rolling bench bench-large bench-backends bench-texts bench-rpc bench-cuda clean
 
 serve: .venv/serve.stamp
 	$(BIN)/embedding-service serve
@@ -79,6 +79,10 @@ import-memory: .venv/test.stamp
 # The import of 400,000 rows against the seconds that gensim takes to read the same file.
 import-speed: .venv/test.stamp .venv-gensim/gensim.stamp
 	$(BIN)/python -m load_tests.import_speed --gensim .venv-gensim/bin/python
+
+# A lookup by the Python client beside the same call of httpx written by hand.
+client-speed: .venv/test.stamp
+	$(BIN)/python -m load_tests.client_speed
 
 .venv-gensim/gensim.stamp: tests/data-packages.txt
 	rm -rf .venv-gensim

@@ -68,7 +68,7 @@ ROOMS: Final[Mapping[str, int]] = {
         2,
     ),
     **dict.fromkeys(("api", "dialects", "server"), 3),
-    **dict.fromkeys(("cli", "__main__"), 4),
+    **dict.fromkeys(("cli", "client", "__main__"), 4),
 }
 """Module or subpackage to its height. Imports go down or stay level; within a level they form no circle."""
 
@@ -78,7 +78,7 @@ STORE_FILES: Final = {
     ".switch.json": "switchfile",
     **dict.fromkeys(("manifest.json", "vectors.npy", "scales.npy", "vocabulary.txt", "token_weights.npy"), "version"),
 }
-HTTP_ROOMS: Final = ("api", "dialects")
+HTTP_ROOMS: Final = ("api", "client", "dialects")
 
 
 def dotted(file: Path) -> str:
@@ -161,6 +161,16 @@ def test_leaves_import_leaves_only(module: str) -> None:
 def test_rooms_at_the_top_do_not_know_those_that_use_them(upper: str, others: set[str]) -> None:
     known = {room(i) for module in MODULES if room(module) == upper for i in imports(modules()[module])}
     assert known.isdisjoint(others)
+
+
+def test_the_client_and_the_service_do_not_know_each_other() -> None:
+    """A client needs numpy and httpx only; what both have in common are leaves."""
+    for module, tree in modules().items():
+        known = {room(imported) for imported in (*imports(tree), *named(tree))} - {None}
+        if room(module) == "client":
+            assert known <= {"client", *LEAVES}, module
+        else:
+            assert "client" not in known, module
 
 
 def test_imports_form_no_circle() -> None:

@@ -1,0 +1,126 @@
+"""The options of a lookup, by the names of the HTTP contract, and how a query writes them."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final, Required, TypedDict
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from service.client.errors import WrongType
+from service.client.inputs import invalid
+from service.types import Masked, OovRule, Pooling, Side, Truncation
+
+
+class Options(TypedDict, total=False):
+    """How vectors are made of rows; what is left out, or None, is the contract's default."""
+
+    length: int
+    """Pad or cut each sequence to so many positions."""
+    padding: Side
+    """Where short sequences are padded: `post` (default) or `pre`."""
+    truncation: Truncation
+    """Where long ones are cut: `post` or `pre`; `error` (default) refuses them."""
+    on_oov: OovRule
+    """Ids outside the table: `error`, `zeros`, `unk` or `mask`. Default: the table's rule."""
+    masked: Masked
+    """`keep` masked rows as stored (default), or make them `zero`."""
+    pooling: Pooling
+    """`none` (default), `sum`, `mean`, `max`, `sqrtn` over the unmasked positions of each sequence."""
+    normalize: bool
+    """L2-normalise each vector, after pooling."""
+    flatten: bool
+    """Merge the last id axis with the vector axis."""
+    dtype: DTypeLike
+    """Of the vectors: float32 (default) or float16."""
+
+
+class Item(Options, total=False):
+    """One lookup of several: a table, perhaps one of its versions, ids or tokens, and options."""
+
+    table: Required[str]
+    version: int
+    label: str
+    ids: Any
+    tokens: Any
+    mask: Any
+    weights: Any
+
+
+_NAMES: Final = frozenset(Options.__annotations__)
+ITEM_NAMES: Final = frozenset(Item.__annotations__)
+_NONE: Final = Options()
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """The options that are given and not None; raises TypeError for one that does not exist."""
+    if not given:
+        return _NONE
+    if unknown := given.keys() - _NAMES:
+        raise TypeError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(sorted(_NAMES))}")
+    found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if "dtype" in found and not isinstance(found["dtype"], str):
+        found["dtype"] = _dtype_name(found["dtype"])
+    for name in ("normalize", "flatten"):
+        if isinstance(found.get(name), np.bool):
+            found[name] = bool(found[name])
+    return found  # type: ignore[return-value]  # names are checked, the service checks values
+
+
+def _dtype_name(given: object) -> str:
+    try:
+        return np.dtype(given).name  # type: ignore[call-overload,no-any-return]  # whatever the caller has given
+    except TypeError:
+        raise WrongType(f"dtype must be float32 or float16, not {given!r}", None, {"field": "dtype"}) from None
+
+
+def query_of(options: Options, shape: tuple[int, ...] | None = None) -> str:
+    """The query of a binary request, with its question mark; "" for none."""
+    if not options and shape is None:
+        return ""
+    # As text already, since to a cache 1 and True are the same.
+    return _query(tuple([(name, _text(value)) for name, value in options.items()]), shape)
+
+
+@lru_cache(maxsize=4096)
+def _query(options: tuple[tuple[str, str], ...], shape: tuple[int, ...] | None) -> str:
+    pairs = [f"{name}={quote(text)}" for name, text in options]
+    if shape is not None:
+        pairs.append(f"shape={','.join(map(str, shape))}")
+    return f"?{'&'.join(pairs)}"
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class Target(TypedDict, total=False):
+    """Which version of a table: that number, the one with that label, or without both the one in force."""
+
+    version: int
+    label: str
+
+
+def target_of(table: str, version: int | None, label: str | None) -> str:
+    """The path of lookups in a version; raises InvalidRequest for both a version and a label."""
+    if version is not None and label is not None:
+        raise invalid("either version or label may be given, not both", "version")
+    return _target(table, version, label)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _target(table: str, version: int | None, label: str | None) -> str:
+    chosen = "" if version is None else f"/versions/{version}"
+    if label is not None:
+        chosen = f"/labels/{name_of(label, 'label')}"
+    return f"/v1/tables/{name_of(table, 'table')}{chosen}/lookup"
+
+
+def name_of(name: str, field: str) -> str:
+    """A name as a part of a path; raises InvalidRequest for what can be none."""
+    if not isinstance(name, str):
+        raise WrongType(f"{field} must be a string, not {type(name).__name__}", None, {"field": field})
+    if name.strip(".") == "":  # a path leaves those out
+        raise invalid(f"{name!r} is not the name of a {field}", field)
+    return quote(name, safe="")
