@@ -67,6 +67,7 @@ class Meter:
 
     def loads(self, table: str, done: bool) -> None:
         """A version of a table was opened, or could not be."""
+        self.counters.begin(LOADS, (table, "failed"))
         self.counters.add(LOADS, (table, "loaded" if done else "failed"))
 
     def texts(self, table: str, hits: int, rendered: int) -> None:

@@ -47,6 +47,10 @@ class Counters:
         with self._lock:
             self.numbers[self.index(family, labels)] += amount
 
+    def begin(self, family: str, labels: tuple[str, ...] = ()) -> None:
+        """Has a counter be there with 0, as long as nothing has happened: else its first event would not be a rise."""
+        self.index(family, labels)
+
     def observe(self, family: str, labels: tuple[str, ...], value: float) -> None:
         """Counts one value in a histogram."""
         buckets = FAMILIES[family].buckets

@@ -2,31 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service import __version__
-from service.metrics.families import FAMILIES, IDS, REQUEST_IDS, Family
+from service.metrics.families import DERIVED, FAMILIES, GAUGES, IDS, REQUEST_IDS, Family
 from service.metrics.gauges import Gauges, TableGauges
 from service.metrics.shared import SharedCounters
 
 _Series = Mapping[tuple[str, ...], tuple[float, ...]]
-GAUGES: Final = {
-    "embedding_workers": "Worker processes that were configured.",
-    "embedding_workers_ready": "Worker processes that serve.",
-    "embedding_in_flight": "Lookups in flight in all workers.",
-    "embedding_in_flight_limit": "Places for lookups in flight in all workers.",
-    "embedding_waiting": "Lookups that wait for a place in all workers.",
-    "embedding_connections": "Open HTTP connections of all workers.",
-    "embedding_active_version": "Workers that serve this version of a table as the active one.",
-    "embedding_table_ready": "1 if every worker serves the table, else 0; of tables with an active version.",
-    "embedding_loaded_versions": "Versions of a table that a worker has open, the most of any worker.",
-    "embedding_mapped_bytes": "Bytes of the open versions' rows, the most of any worker; workers share the pages.",
-    "embedding_build_info": "1, with the service's version and the backend.",
-}
 
 
 class _Collected(Collector):
@@ -40,7 +26,7 @@ class _Collected(Collector):
         for name, family in FAMILIES.items():
             yield (_histogram if family.buckets else _counter)(name, family, sums.get(name, {}))
         yield _ids(sums.get(REQUEST_IDS, {}))
-        info = GaugeMetricFamily("embedding_build_info", GAUGES["embedding_build_info"], labels=("version", "backend"))
+        info = _gauges("embedding_build_info")
         info.add_metric((__version__, self._backend), 1)
         yield info
         workers = self._shared.workers
@@ -76,14 +62,18 @@ def _ids(series: _Series) -> Metric:
     sums: dict[str, float] = {}
     for (table, _), numbers in series.items():
         sums[table] = sums.get(table, 0.0) + numbers[-1]
-    found = CounterMetricFamily(IDS, "Ids and tokens looked up, of lookups answered with 200.", labels=("table",))
+    found = CounterMetricFamily(IDS, DERIVED[IDS].text, labels=DERIVED[IDS].labels)
     for table, total in sums.items():
         found.add_metric((table,), total)
     return found
 
 
 def _gauge(name: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, GAUGES[name], value=value)
+    return GaugeMetricFamily(name, GAUGES[name].text, value=value)
+
+
+def _gauges(name: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, GAUGES[name].text, labels=GAUGES[name].labels)
 
 
 def _of_workers(workers: Sequence[Gauges]) -> Iterator[Metric]:
@@ -99,13 +89,8 @@ def _of_workers(workers: Sequence[Gauges]) -> Iterator[Metric]:
 
 
 def _of_tables(tables: Mapping[str, Sequence[TableGauges]], workers: int) -> Iterator[Metric]:
-    active = GaugeMetricFamily(
-        "embedding_active_version", GAUGES["embedding_active_version"], labels=("table", "version")
-    )
-    ready, versions, mapped = (
-        GaugeMetricFamily(name, GAUGES[name], labels=("table",))
-        for name in ("embedding_table_ready", "embedding_loaded_versions", "embedding_mapped_bytes")
-    )
+    active, ready = _gauges("embedding_active_version"), _gauges("embedding_table_ready")
+    versions, mapped = _gauges("embedding_loaded_versions"), _gauges("embedding_mapped_bytes")
     for name, all_gauges in sorted(tables.items()):
         served = [gauges.served for gauges in all_gauges if gauges.served is not None]
         for version in sorted(set(served)):

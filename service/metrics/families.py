@@ -9,7 +9,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A counter, or a histogram if it has `buckets`: the upper bounds of all but the last, which has none."""
+    """A counter, a gauge, or a histogram with `buckets`: the upper bounds of all but the last, which has none."""
 
     text: str
     labels: tuple[str, ...] = ()
@@ -60,3 +60,29 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
     RESTARTS: Family("Workers and stewards that ended and were replaced."),
 }
+
+DERIVED: Final[dict[str, Family]] = {
+    IDS: Family("Ids and tokens looked up, of lookups answered with 200.", ("table",)),
+}
+"""Counters that are made of others when they are asked for."""
+
+GAUGES: Final[dict[str, Family]] = {
+    "embedding_workers": Family("Worker processes that were configured."),
+    "embedding_workers_ready": Family("Worker processes that serve."),
+    "embedding_in_flight": Family("Lookups in flight in all workers."),
+    "embedding_in_flight_limit": Family("Places for lookups in flight in all workers."),
+    "embedding_waiting": Family("Lookups that wait for a place in all workers."),
+    "embedding_connections": Family("Open HTTP connections of all workers."),
+    "embedding_active_version": Family(
+        "Workers that serve this version of a table as the active one.", ("table", "version")
+    ),
+    "embedding_table_ready": Family(
+        "1 if every worker serves the table, else 0; of tables with an active version.", ("table",)
+    ),
+    "embedding_loaded_versions": Family("Versions of a table that a worker has open, the most of any.", ("table",)),
+    "embedding_mapped_bytes": Family(
+        "Bytes of the open versions' rows, the most of any worker; workers share the pages.", ("table",)
+    ),
+    "embedding_build_info": Family("1, with the service's version and the backend.", ("version", "backend")),
+}
+"""What processes are doing now, in the words of `gauges` and `exposition`."""

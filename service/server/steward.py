@@ -65,6 +65,7 @@ async def _serve(prepared: Prepared, sockets: Sockets, channel: Channel) -> None
 def _count_switch(counters: Counters, tables: Collection[str], seconds: float | None) -> None:
     """Notes that versions were put in force after so long; None where that has failed."""
     for table in tables:
+        counters.begin(SWAPS, (table, "failed"))
         counters.add(SWAPS, (table, "failed" if seconds is None else "done"))
         if seconds is not None:
             counters.observe(SWAP_SECONDS, (table,), seconds)

@@ -48,6 +48,7 @@ class Supervisor:
         prepared = prepare(settings, sockets.forwarded_at)
         self._shared = prepared.counters.shared
         self._counters = Counters(self._shared, self._shared.supervisor)
+        self._counters.begin(RESTARTS)
         self._workers = [
             Child(f"worker-{number}", [listener], partial(run_worker, prepared, number, listener, self._rpc_port))
             for number, listener in enumerate(listeners)

@@ -3,33 +3,16 @@
 from collections.abc import Mapping
 from typing import Final
 
+from service.metrics import families
+from service.metrics.families import DERIVED, FAMILIES
+
 COUNTERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "embedding_requests_total": ("table", "version", "endpoint", "code"),
-    "embedding_ids_total": ("table",),
-    "embedding_oov_ids_total": ("table",),
-    "embedding_row_texts_total": ("table", "result"),
-    "embedding_swaps_total": ("table", "result"),
-    "embedding_table_loads_total": ("table", "result"),
-    "embedding_worker_restarts_total": (),
+    f"{name}_total": family.labels for name, family in {**FAMILIES, **DERIVED}.items() if not family.buckets
 }
 HISTOGRAMS: Final[Mapping[str, tuple[str, ...]]] = {
-    "embedding_request_seconds": ("table", "endpoint"),
-    "embedding_request_ids": ("table", "endpoint"),
-    "embedding_swap_seconds": ("table",),
+    name: family.labels for name, family in FAMILIES.items() if family.buckets
 }
-GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
-    "embedding_in_flight": (),
-    "embedding_waiting": (),
-    "embedding_connections": (),
-    "embedding_in_flight_limit": (),
-    "embedding_workers": (),
-    "embedding_workers_ready": (),
-    "embedding_active_version": ("table", "version"),
-    "embedding_loaded_versions": ("table",),
-    "embedding_mapped_bytes": ("table",),
-    "embedding_table_ready": ("table",),
-    "embedding_build_info": ("version", "backend"),
-}
+GAUGES: Final[Mapping[str, tuple[str, ...]]] = {name: family.labels for name, family in families.GAUGES.items()}
 METRICS: Final[Mapping[str, tuple[str, ...]]] = {**COUNTERS, **HISTOGRAMS, **GAUGES}
 
 
