@@ -22,7 +22,7 @@ from service.store import TableStore
 from tests.world import listening, publish, service_over
 
 SHIPPED: Final = "glove-6b-50d"
-COUNTER: Final = 'embedding_requests_total{endpoint="lookup"'
+COUNTER: Final = re.compile(r'^embedding_requests_total\{.*endpoint="lookup".*\} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +171,13 @@ def test_connections_that_a_restart_ends_are_retried_as_clients_do(tmp_path: Pat
     port = str(free_port())
     with running(tmp_path, "--port", port) as first:
         process = started(first.url, "--table", "small", "--retry-connects", "12", users=4, seconds=8)
-        until(lambda: lookups_of(first) > 100, 20)
-        assert first.stop() == 0
+        try:
+            until(lambda: lookups_of(first) > 100, 20)
+            assert first.stop() == 0
+        except BaseException:
+            process.kill()
+            finished(process)
+            raise
     with running(tmp_path, "--port", port) as second:
         run = finished(process)
         assert lookups_of(second) > 0
@@ -188,7 +193,7 @@ def free_port() -> int:
 
 def lookups_of(server: Running) -> float:
     text = httpx.get(f"{server.url}/metrics").text
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(COUNTER))
+    return sum(map(float, COUNTER.findall(text)))
 
 
 class Corrupting:
