@@ -8,12 +8,16 @@ sees it, which costs one search per packet (0.1 us).
 import fcntl
 import re
 import termios
+from socket import IPPROTO_TCP, TCP_INFO
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _OFFER: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _IGNORED: Final = b"\r\nx-offer:"
+_ACKED_AT: Final = 120
+_ACKED_END: Final = 128
+"""Where `tcpi_bytes_acked` is in the system's `struct tcp_info` (linux/tcp.h, since Linux 4.1)."""
 _LONG: Final = b"/v1/admin/"
 """Uploads may take as long as they need while bytes come; every other request has to arrive in time as a whole."""
 
@@ -73,7 +77,7 @@ class ChildProtocol(HttpToolsProtocol):
             sent = self.packets if self.url.startswith(_LONG) else None
             return ("arriving", self.arriving, sent), client_seconds
         if self.flow.write_paused:
-            return ("reading", self.transport.get_write_buffer_size(), self._unread()), client_seconds
+            return ("reading", self.transport.get_write_buffer_size(), self._taken()), client_seconds
         if not self.answers():
             return ("idle", self.packets), self.timeout_keep_alive if self.packets else client_seconds
         return (), 0.0
@@ -83,10 +87,20 @@ class ChildProtocol(HttpToolsProtocol):
         socket = None if self.transport.is_closing() else self.transport.get_extra_info("socket")
         return socket is not None and any(fcntl.ioctl(socket.fileno(), termios.FIONREAD, bytes(4)))
 
-    def _unread(self) -> bytes:
-        """How much the client's system has not taken yet of what ours has: this shrinks as a slow client reads."""
+    def _taken(self) -> bytes:
+        """How many bytes the client's system has ever taken, as the system knows it: this grows as a slow client reads.
+
+        Buffers alone may look the same after a client has read: they are filled again. Of a Unix socket there is only
+        how much has not been taken.
+        """
         socket = self.transport.get_extra_info("socket")
-        return b"" if socket is None else fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
+        if socket is None:
+            return b""
+        try:
+            known: bytes = socket.getsockopt(IPPROTO_TCP, TCP_INFO, _ACKED_END)
+            return known[_ACKED_AT:]
+        except OSError:
+            return fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
 
 
 def is_open(cycle: RequestResponseCycle | None) -> bool:
