@@ -31,6 +31,7 @@ _ROUTES: Final = (
     (re.compile(r"/v1/models/[^/:]+:predict"), "/v1/models/{table}:predict"),
 )
 _WHOLE: Final = frozenset({"/v1/lookup", "/v1/embeddings", "/embed", "/embed_all", "/v1/tables", "/v1/models"})
+_EXPORT_SECONDS: Final = 2  # a collector that hangs must not hold up a stop
 _UNTRACED: Final = ("/health/", "/metrics", "/v2/health/")
 _OF_ANSWER: Final = {b"embedding-table": "embedding.table", b"embedding-version": "embedding.version"}
 _propagator: Final = TraceContextTextMapPropagator()
@@ -42,7 +43,7 @@ def start(settings: Settings) -> TracerProvider:
         sampler=ParentBasedTraceIdRatio(settings.traces_ratio),
         resource=Resource.create({"service.name": "embedding-table-service", "service.version": __version__}),
     )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(settings.traces_endpoint)))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(settings.traces_endpoint, timeout=_EXPORT_SECONDS)))
     _Process.tracer = provider.get_tracer("service", __version__)
     return provider
 
