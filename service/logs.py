@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Final
+from typing import Any, Final
 
 from pythonjsonlogger.orjson import OrjsonFormatter
 
@@ -31,8 +31,24 @@ class _OfRequest(logging.Filter):
         return True
 
 
+class _Json(OrjsonFormatter):
+    """One object a line, whatever is in it: names of files may be no text."""
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        try:
+            return super().jsonify_log_record(log_data)
+        except TypeError:  # half a surrogate pair
+            return super().jsonify_log_record({name: _plain(value) for name, value in log_data.items()})
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, int | float | None):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
 def _json() -> logging.Formatter:
-    return OrjsonFormatter(
+    return _Json(
         _FIELDS,
         rename_fields={"levelname": "level", "name": "logger", "exc_info": "error"},
         timestamp="time",

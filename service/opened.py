@@ -30,12 +30,13 @@ class Sinks:
     """Who is told of what happens in tables, by their names: called from any thread.
 
     `outside` of ids that a table does not have and its rule answered, `texts` of rows whose text was kept and of those
-    rendered, `loads` whether a version could be opened.
+    rendered, `loads` whether a version could be opened, `in_force` of one that is served from now on.
     """
 
     outside: Callable[[str, int], None] = lambda _table, _ids: None
     texts: Callable[[str, int, int], None] = lambda _table, _hits, _rendered: None
     loads: Callable[[str, bool], None] = lambda _table, _done: None
+    in_force: Callable[[str, int], None] = lambda _table, _version: None
 
 
 @dataclass(frozen=True, slots=True)

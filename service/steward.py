@@ -90,6 +90,9 @@ class Steward:
                 switches, workers = await self._put_in_workers(targets, verb, by)
         except (TableNotFound, VersionNotFound):  # nothing was tried, and the names may be anything
             raise
+        except InForce:
+            self._switched(targets, time.perf_counter() - started)
+            raise
         except BaseException:  # told, and raised on
             self._switched(targets, None)
             raise

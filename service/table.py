@@ -90,11 +90,15 @@ class EmbeddingTable:
         if selection is not None:
             return self.result(selection)
         options = request.options
-        cells = truncate(self._cells(request), options)
+        all_cells, outside = self._cells(request)
+        cells = truncate(all_cells, options)
         if options.pooling != "none":
             pooled = pool(self.backend, cells, options.pooling)
-            return LookupResult(_finish(pooled, cells.layout.shape[:-1], options), None)
-        return self._unpooled(pad(cells, options, self.padding_id), options)
+            result = LookupResult(_finish(pooled, cells.layout.shape[:-1], options), None)
+        else:
+            result = self._unpooled(pad(cells, options, self.padding_id), options)
+        self._tell(outside)
+        return result
 
     def select(self, request: LookupRequest) -> Selection | None:
         """Which rows are the vectors of `lookup(request)`; None where rows are changed on their way into the answer.
@@ -109,7 +113,9 @@ class EmbeddingTable:
                 return Selection(batch.values, layout.shape, None, self.padding_id)
         if not _keeps_rows(options):
             return None
-        cells = pad(truncate(self._cells(request), options), options, self.padding_id)
+        all_cells, outside = self._cells(request)
+        cells = pad(truncate(all_cells, options), options, self.padding_id)
+        self._tell(outside)
         mask = np.ones(len(cells.ids), dtype=np.bool_) if cells.mask is None else cells.mask
         return Selection(cells.ids, cells.layout.shape, mask, self.padding_id, cells.blank)
 
@@ -147,8 +153,15 @@ class EmbeddingTable:
         mask: MaskArray = ids != self.padding_id
         return mask
 
-    def _cells(self, request: LookupRequest) -> Cells:
-        """Every position resolved to a row, a mask and a blank, under the rule for ids outside the table."""
+    def _tell(self, outside: int) -> None:
+        if outside:
+            self.saw_outside(outside)
+
+    def _cells(self, request: LookupRequest) -> tuple[Cells, int]:
+        """Every position resolved to a row, a mask and a blank, under the rule for ids outside the table.
+
+        With it comes how many ids that rule was applied to.
+        """
         ids = self._ids(request)
         rule = request.options.on_oov or self.on_oov
         if rule == "unk" and self.unk_id is None:
@@ -156,16 +169,16 @@ class EmbeddingTable:
         explicit = request.mask
         mask = explicit if explicit is not None or self.padding_id is None else self._derived_mask(ids)
         if self.has_all(ids):
-            return Cells(request.batch.layout, ids, mask, None, request.weights)
+            return Cells(request.batch.layout, ids, mask, None, request.weights), 0
         known = ids.view(np.uint64) < self.num_embeddings
         if rule == "error":
             raise self._out_of_vocabulary(request, ids, known)
-        self.saw_outside(len(ids) - int(np.count_nonzero(known)))
         if rule == "mask":
             mask = known if mask is None else mask & known
         substitute = self.unk_id if rule == "unk" and self.unk_id is not None else 0
         blank = None if rule == "unk" else ~known
-        return Cells(request.batch.layout, np.where(known, ids, substitute), mask, blank, request.weights)
+        cells = Cells(request.batch.layout, np.where(known, ids, substitute), mask, blank, request.weights)
+        return cells, len(ids) - int(np.count_nonzero(known))
 
     def _ids(self, request: LookupRequest) -> IdArray:
         batch = request.batch

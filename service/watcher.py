@@ -213,6 +213,7 @@ class StoreWatcher:
         self.registry.swap(*changed)
         for entry in changed:
             if entry.loaded is not None:
+                self.opened.sinks.in_force(entry.name, entry.loaded.table.identity.version)
                 self.opened.let_go(entry.loaded.table.identity)
             replaced = before[entry.name].loaded if entry.name in before else None
             if replaced is not None and replaced.table.identity.version != entry.active_version:

@@ -13,7 +13,7 @@ from service.metrics.families import FAMILIES
 from service.types import TableVersion
 
 REPOSITORY = Path(__file__).parents[1]
-SHORT = 64
+SHORT = 256
 """Records of a region in tests of what is beyond them."""
 
 
@@ -103,10 +103,10 @@ def test_series_beyond_the_memory_go_to_the_overflow_series_and_none_is_lost() -
     ids, requests = series(shared, "embedding_oov_ids"), series(shared, "embedding_requests")
     assert sum(ids.values()) == sum(requests.values()) == SHORT + 100
     assert ids[("other",)] > 1
-    assert requests[("other",) * 4] > 1
+    assert requests["other", "other", "lookup", "200"] > 1
     assert ids[("table0",)] == 1
     counters.add("embedding_swaps", ("late", "done"))
-    assert series(shared, "embedding_swaps") == {("other", "other"): 1.0}
+    assert series(shared, "embedding_swaps") == {("other", "done"): 1.0}
 
 
 @pytest.mark.usefixtures("short")
@@ -131,11 +131,12 @@ def test_a_replaced_worker_goes_on_overflowing() -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_tables_that_are_gone_make_room() -> None:
+def test_tables_that_are_gone_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = SharedCounters(1)
     counters = Counters(shared, 0)
     there = {"kept"}
     counters.is_served = there.__contains__
+    monkeypatch.setattr("service.metrics.counters._SWEEP_SECONDS", 0.0)
     counters.add("embedding_oov_ids", ("kept",), 7)
     for number in range(SHORT * 10):
         there.add(f"table{number}")
@@ -148,48 +149,97 @@ def test_tables_that_are_gone_make_room() -> None:
     assert len(found) < SHORT
 
 
+def answered(counters: Counters, version: int, *, times: int = 1) -> None:
+    """So many lookups of one id in a version that has come into force."""
+    counters.introduce("words", version)
+    Answered(counters, "lookup", TableVersion("words", version)).count((1,) * times)
+
+
+def versions(shared: SharedCounters) -> dict[str, float]:
+    """Lookups by version, of one table at one endpoint."""
+    return {labels[1]: value for labels, value in series(shared, "embedding_requests").items()}
+
+
 def test_the_last_eight_versions_in_force_have_series_of_their_own() -> None:
     shared = SharedCounters(1)
     counters = Counters(shared, 0)
     for version in range(1, 101):
-        Answered(counters, "lookup", TableVersion("words", version), in_force=True).count((1,))
-        Answered(counters, "lookup", TableVersion("lookup", version)).count((1,))
-    found = series(shared, "embedding_requests")
-    assert {version for table, version, *_ in found if table == "words"} == {str(version) for version in range(93, 101)}
-    assert set(found.values()) == {1.0, 92.0}
-    assert found["lookup", "other", "lookup", "200"] == 92
-    assert len(found) == 8 + 9
+        answered(counters, version)
+    assert versions(shared) == {str(version): 1.0 for version in range(93, 101)}
+    assert len(list(shared.region(0).records())) < 40
 
 
-def test_a_version_that_comes_into_force_again_goes_on_counting() -> None:
+def test_versions_that_are_asked_for_by_number_have_those_that_are_left() -> None:
     shared = SharedCounters(1)
     counters = Counters(shared, 0)
-    for _ in range(20):
-        for version in (1, 2):
-            Answered(counters, "lookup", TableVersion("words", version), in_force=True).count((3,))
-    assert set(series(shared, "embedding_requests").values()) == {20.0}
+    for version in range(1, 21):
+        Answered(counters, "lookup", TableVersion("lookup", version)).count((1,))
+    assert versions(shared) == {**{str(version): 1.0 for version in range(1, 9)}, "other": 12.0}
+
+
+def test_a_version_that_is_retired_by_one_process_ends_for_all_at_once() -> None:
+    shared = SharedCounters(3)
+    workers = [Counters(shared, number) for number in range(3)]
+    for version in range(1, 9):
+        for worker in workers:
+            answered(worker, version, times=10)
+    assert versions(shared)["1"] == 30
+    answered(workers[1], 9)
+    assert "1" not in versions(shared)
+    for worker in workers:
+        answered(worker, 9)
+    assert "1" not in versions(shared)
+    assert versions(shared)["2"] == 30
+
+
+def test_a_retired_version_that_comes_into_force_again_is_told_again() -> None:
+    shared = SharedCounters(2)
+    workers = [Counters(shared, number) for number in range(2)]
+    for version in [*range(1, 10), 1]:
+        for worker in workers:
+            answered(worker, version)
+    assert versions(shared)["1"] == 2
+    assert "2" not in versions(shared)
 
 
 def test_what_was_counted_where_a_series_has_ended_is_not_another_series() -> None:
     shared = SharedCounters(1)
     counters = Counters(shared, 0)
-    old = Answered(counters, "lookup", TableVersion("words", 1), in_force=True)
+    counters.introduce("words", 1)
+    old = Answered(counters, "lookup", TableVersion("words", 1))
     old.count((1,))
     for version in range(2, 10):
-        Answered(counters, "lookup", TableVersion("words", version), in_force=True).count((1,))
+        answered(counters, version)
     old.count((1, 1))  # in flight at the swap
-    found = series(shared, "embedding_requests")
-    assert {labels[1]: value for labels, value in found.items()} == {
-        **{str(version): 1.0 for version in range(2, 10)},
-        "other": 2.0,
-    }
+    assert versions(shared) == {**{str(version): 1.0 for version in range(2, 10)}, "other": 2.0}
 
 
 def test_a_replaced_worker_knows_the_versions_that_were_counted() -> None:
     shared = SharedCounters(1)
     for version in range(1, 21):
-        Answered(Counters(shared, 0), "lookup", TableVersion("words", version), in_force=True).count((1,))
-    assert len(series(shared, "embedding_requests")) == 8
+        answered(Counters(shared, 0), version)
+    assert len(versions(shared)) == 8
+
+
+@pytest.mark.usefixtures("short")
+def test_a_full_region_is_not_searched_again_for_every_count() -> None:
+    counters = Counters(SharedCounters(1), 0)
+    asked: list[str] = []
+    counters.is_served = lambda table: not asked.append(table)  # type: ignore[func-returns-value]
+    for number in range(SHORT * 20):
+        counters.add("embedding_oov_ids", (f"table{number}",))
+    assert len(asked) <= SHORT
+
+
+@pytest.mark.usefixtures("short")
+def test_what_overflows_keeps_its_endpoint_and_code() -> None:
+    shared = SharedCounters(1)
+    counters = Counters(shared, 0)
+    for number in range(SHORT * 2):
+        counters.add("embedding_oov_ids", (f"table{number}",))
+    for number in range(3):
+        counters.add("embedding_requests", (f"new{number}", "1", "lookup", "422"))
+    assert series(shared, "embedding_requests") == {("other", "other", "lookup", "422"): 3.0}
 
 
 @given(st.lists(st.lists(st.integers(0, 300_000), min_size=1, max_size=20), max_size=20))

@@ -33,6 +33,7 @@ from service.api.lookup import Address, LookupEndpoint
 from service.api.meter import Meter
 from service.api.multi_lookup import PATH as MULTI_PATH
 from service.api.multi_lookup import MultiLookupEndpoint
+from service.api.routes import Routes
 from service.api.served import Served
 from service.api.tables import tables_router
 from service.api.upload import is_upload, upload_router
@@ -50,13 +51,15 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 class Service:
     """The application in its two forms: `front` is what a server runs, `behind` is FastAPI alone.
 
-    `served` is what other servers, of other transports, answer from; `gauges` are to be put now and then.
+    `served` is what other servers, of other transports, answer from; `gauges` are to be put now and then,
+    `route_of` tells the route of a request, like `/v1/tables/{table}/lookup`.
     """
 
     front: Front
     behind: FastAPI
     served: Served
     gauges: ProcessGauges
+    route_of: Routes
 
 
 def create_service(
@@ -73,7 +76,7 @@ def create_service(
     """
     limits = Limits(settings.max_body_bytes, settings.max_ids, settings.max_response_bytes)
     meter = Meter(registry, counters)
-    watcher.opened.sinks = Sinks(meter.outside, meter.texts, meter.loads)
+    watcher.opened.sinks = Sinks(meter.outside, meter.texts, meter.loads, counters.introduce)
     single = LookupEndpoint(registry, watcher.opened, limits, meter)
     multi = MultiLookupEndpoint(registry, watcher.opened, limits, meter)
     admission = Admission(settings.max_in_flight)
@@ -98,7 +101,8 @@ def create_service(
     app.include_router(upload_router(settings))
     app.include_router(health_router(registry, partial(_expose, settings, gauges, counters.shared)))
     _add_dialects(app, others)
-    return Service(Front(lookups, others, app, admin(app), settings), app, served, gauges)
+    route_of = Routes(app.openapi()["paths"] if settings.traces_endpoint is not None else {})
+    return Service(Front(lookups, others, app, admin(app), settings, route_of), app, served, gauges, route_of)
 
 
 async def _expose(settings: Settings, gauges: ProcessGauges, shared: SharedCounters) -> bytes:

@@ -62,7 +62,7 @@ class Version:
         self._name = loaded.table.identity.name
         self.dim = loaded.table.embedding_dim
         self._registry = registry
-        self.answered = Answered(counters, endpoint, loaded.table.identity, in_force=True)
+        self.answered = Answered(counters, endpoint, loaded.table.identity)
 
     def table(self) -> EmbeddingTable | None:
         """None once another version is in force."""

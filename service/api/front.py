@@ -1,5 +1,6 @@
 """Lookups in front of FastAPI's router, which costs more than the lookup itself; everything else goes behind it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
@@ -152,19 +153,26 @@ class Front:
     """
 
     def __init__(
-        self, lookups: Lookups, dialects: Dialects, behind: ASGIApp, admin: ASGIApp, settings: Settings
+        self,
+        lookups: Lookups,
+        dialects: Dialects,
+        behind: ASGIApp,
+        admin: ASGIApp,
+        settings: Settings,
+        route_of: Callable[[Scope], str | None],
     ) -> None:
         self.lookups = lookups
         self.dialects = dialects
         self._behind = behind
         self._admin = Retelling(admin, dialects)
-        self._observed = observed(self._answer, settings, self._is_lookup)
+        self._observed = observed(self._answer, settings, route_of, self._is_lookup)
         self._observes_all = settings.access_log or settings.traces_ratio > 0
-        self._traces = settings.traces_endpoint is not None
+        self.traces = settings.traces_endpoint is not None
+        """Whether requests that come with a trace have to be told of there."""
 
     def asked(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> Asked | None:
         """What the head of a POST says, if it is a lookup that may be answered on the short way: unobserved."""
-        if self._observes_all or (self._traces and any(name == b"traceparent" for name, _ in headers)):
+        if self._observes_all or (self.traces and any(name == b"traceparent" for name, _ in headers)):
             return None
         path, _, query = target.partition(b"?")
         address = _address(path)

@@ -4,8 +4,7 @@ Contexts are those of the W3C (https://www.w3.org/TR/trace-context), names and a
 conventions for HTTP servers (https://opentelemetry.io/docs/specs/semconv/http/http-spans).
 """
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar, Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -21,18 +20,8 @@ from service import __version__
 from service.requestid import REQUEST_ID
 from service.settings import Settings
 
-_ROUTES: Final = (
-    (re.compile(r"/v1/tables/[^/]+/versions/[^/]+/lookup"), "/v1/tables/{table}/versions/{version}/lookup"),
-    (re.compile(r"/v1/tables/[^/]+/labels/[^/]+/lookup"), "/v1/tables/{table}/labels/{label}/lookup"),
-    (re.compile(r"/v1/tables/[^/]+/lookup"), "/v1/tables/{table}/lookup"),
-    (re.compile(r"/v1/admin/tables/[^/]+/(\w+)"), r"/v1/admin/tables/{table}/\1"),
-    (re.compile(r"/v2/models/[^/]+/versions/[^/]+/infer"), "/v2/models/{table}/versions/{version}/infer"),
-    (re.compile(r"/v2/models/[^/]+/infer"), "/v2/models/{table}/infer"),
-    (re.compile(r"/v1/models/[^/:]+:predict"), "/v1/models/{table}:predict"),
-)
-_WHOLE: Final = frozenset({"/v1/lookup", "/v1/embeddings", "/embed", "/embed_all", "/v1/tables", "/v1/models"})
 _EXPORT_SECONDS: Final = 2  # a collector that hangs must not hold up a stop
-_UNTRACED: Final = ("/health/", "/metrics", "/v2/health/")
+_UNTRACED: Final = ("/health", "/metrics", "/v2/health")
 _OF_ANSWER: Final = {b"embedding-table": "embedding.table", b"embedding-version": "embedding.version"}
 _propagator: Final = TraceContextTextMapPropagator()
 
@@ -55,18 +44,22 @@ class _Process:
 
 
 class Traced:
-    """A span around each request; it goes on with the trace that the client began, if there is one."""
+    """A span around each request; it goes on with the trace that the client began, if there is one.
 
-    def __init__(self, app: ASGIApp) -> None:
+    It is named by `route_of`, what the paths of its kind have in common: else there would be a name for each table.
+    """
+
+    def __init__(self, app: ASGIApp, route_of: Callable[[Scope], str | None]) -> None:
         self._app = app
+        self._route_of = route_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(_UNTRACED):
             await self._app(scope, receive, send)
             return
-        parent = _propagator.extract(dict(_texts(scope)))
+        parent, route = _propagator.extract(dict(_texts(scope))), self._route_of(scope)
         with _Process.tracer.start_as_current_span(
-            _name(scope), context=parent, kind=SpanKind.SERVER, attributes=_attributes(scope)
+            _name(scope, route), context=parent, kind=SpanKind.SERVER, attributes=_attributes(scope, route)
         ) as span:
             _pass_on(scope)
 
@@ -92,23 +85,11 @@ def _pass_on(scope: Scope) -> None:
     scope["headers"] = [*others, *((name.encode(), value.encode("latin-1")) for name, value in carried.items())]
 
 
-def _route(path: str) -> str | None:
-    """What many paths have in common; None for one of no known route, whose name would be another for each."""
-    if path in _WHOLE:
-        return path
-    for pattern, route in _ROUTES:
-        match = pattern.fullmatch(path)
-        if match is not None:
-            return match.expand(route)
-    return None
-
-
-def _name(scope: Scope) -> str:
-    route = _route(scope["path"])
+def _name(scope: Scope, route: str | None) -> str:
     return str(scope["method"]) if route is None else f"{scope['method']} {route}"
 
 
-def _attributes(scope: Scope) -> dict[str, str | int]:
+def _attributes(scope: Scope, route: str | None) -> dict[str, str | int]:
     found: dict[str, str | int] = {
         "http.request.method": scope["method"],
         "url.path": scope["path"],
@@ -116,7 +97,7 @@ def _attributes(scope: Scope) -> dict[str, str | int]:
         "network.protocol.version": scope.get("http_version", "1.1"),
         "embedding.request_id": REQUEST_ID.get(),
     }
-    if (route := _route(scope["path"])) is not None:
+    if route is not None:
         found["http.route"] = route
     for key, pair in (("client", scope.get("client")), ("server", scope.get("server"))):
         if pair is not None and pair[1] is not None:

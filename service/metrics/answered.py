@@ -18,35 +18,30 @@ _SUM_OF_IDS: Final = len(_IDS) + 1
 
 
 class Answered:
-    """The series of such lookups. For the one thread of the event loop.
-
-    A version that is `in_force` has a series of its own for certain.
-    """
+    """The series of such lookups. For the one thread of the event loop."""
 
     __slots__ = ("_code", "_counters", "_endpoint", "_epoch", "_ids", "_numbers", "_requests", "_seconds", "_table")
 
-    def __init__(
-        self, counters: Counters, endpoint: str, table: TableVersion, code: str = "200", *, in_force: bool = False
-    ) -> None:
+    def __init__(self, counters: Counters, endpoint: str, table: TableVersion, code: str = "200") -> None:
         self._code = code
         self._counters = counters
         self._endpoint = endpoint
         self._table = table
-        self._find(in_force=in_force)
+        self._find()
 
-    def _find(self, *, in_force: bool) -> None:
+    def _find(self) -> None:
         counters, name, endpoint = self._counters, self._table.name, self._endpoint
-        version = counters.version(name, self._table.version, in_force=in_force)
+        self._epoch = counters.epoch  # before they are found: to find one may end another
+        version = counters.version(name, self._table.version)
         self._requests = counters.index(REQUESTS, (name, version, endpoint, self._code))
         self._seconds = counters.index(REQUEST_SECONDS, (name, endpoint))
         self._ids = counters.index(REQUEST_IDS, (name, endpoint))
         self._numbers = counters.numbers
-        self._epoch = counters.epoch
 
     def count(self, lengths: Sequence[int]) -> None:
         """As many lookups as there are `lengths`, each of so many ids."""
         if self._epoch != self._counters.epoch:
-            self._find(in_force=False)
+            self._find()
         numbers, at, count = self._numbers, self._ids, len(lengths)
         numbers[self._requests] += count
         numbers[at + _SUM_OF_IDS] += sum(lengths)

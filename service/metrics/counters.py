@@ -1,16 +1,22 @@
 """What one process counts, by the series of its own region."""
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
 from threading import RLock
+from time import monotonic
 from typing import Final
 
-from service.metrics.families import FAMILIES, OTHER
+from service.metrics.families import FAMILIES, OTHER, RETIRED, STORED
 from service.metrics.shared import LONGEST_KEY, RECORDS, Region, SharedCounters
 
-_RESERVED: Final = len(FAMILIES)
-"""Records for the series `other` of every family, which take what finds no room."""
+_LAST: Final = len(FAMILIES)
+"""Records for the series of every family whose labels are all `other`: what finds no room anywhere."""
+_SHARE_FOR_OTHER: Final = 16
+"""One record of so many is for tables without series of their own, by endpoint and code."""
 _MOST_VERSIONS: Final = 8
+_MOST_RETIRED: Final = 16
+_SWEEP_SECONDS: Final = 10.0  # at least, between two looks for tables that are gone: each takes milliseconds
 
 
 class Counters:
@@ -37,7 +43,10 @@ class Counters:
         """Another one after each time that series have ended: an index that was asked for before may be another's."""
         self._at: dict[tuple[str, tuple[str, ...]], int] = {}
         self._slots = {key: slot for slot, key in self._region.named()}
-        self._free = sorted({*range(1, self._region.used)} - {*self._slots.values()})
+        self._free = deque(sorted({*range(1, self._region.used)} - {*self._slots.values()}))
+        """Records whose series have ended; the one that ended first is taken first."""
+        self._reserved = max(_LAST, RECORDS // _SHARE_FOR_OTHER)
+        self._sweep_at = 0.0
         self._versions: dict[str, list[str]] = {}
         for key in self._slots:
             self._note_version(key)
@@ -56,7 +65,7 @@ class Counters:
         buckets = FAMILIES[family].buckets
         with self._lock:
             at = self.index(family, labels)
-            self.numbers[at + bucket_of(buckets, value)] += 1
+            self.numbers[at + bisect_left(buckets, value)] += 1
             self.numbers[at + len(buckets) + 1] += value
 
     def index(self, family: str, labels: tuple[str, ...]) -> int:
@@ -64,28 +73,38 @@ class Counters:
         at = self._at.get((family, labels))
         if at is None:
             with self._lock:
-                at = self._at[family, labels] = Region.at(self._slot("\t".join((family, *labels))))
+                at = self._at[family, labels] = Region.at(self._slot(family, labels))
         return at
 
-    def version(self, table: str, version: int, *, in_force: bool = False) -> str:
-        """The label value for a version of a table: eight have series of their own, the last that were in force."""
+    def version(self, table: str, version: int) -> str:
+        """The label value for a version of a table: eight have series of their own, the last that came into force."""
         label = str(version)
         known = self._versions.get(table, [])
-        if label in known and not in_force:
-            return label
-        if len(known) < _MOST_VERSIONS or in_force:
-            with self._lock:
-                self._introduce(table, label)
-            return label
-        return OTHER
-
-    def _introduce(self, table: str, label: str) -> None:
-        known = self._versions.setdefault(table, [])
         if label in known:
-            known.remove(label)
-        elif len(known) >= _MOST_VERSIONS:
-            self._end_series(self._of_version(table, known.pop(0)))
-        known.append(label)
+            return label
+        if len(known) >= _MOST_VERSIONS:
+            return OTHER
+        self.introduce(table, version)
+        return label
+
+    def introduce(self, table: str, version: int) -> None:
+        """A version has come into force: it has series of its own from now on, in the place of the oldest one's."""
+        label = str(version)
+        with self._lock:
+            known = self._versions.setdefault(table, [])
+            if label in known:
+                known.remove(label)
+            elif len(known) >= _MOST_VERSIONS:
+                self._retire(table, known.pop(0))
+            known.append(label)
+            self._end_series([key for key in self._slots if key == _key(RETIRED, (table, label))])
+
+    def _retire(self, table: str, label: str) -> None:
+        self._end_series(self._of_version(table, label))
+        self.epoch += 1
+        self.index(RETIRED, (table, label))
+        retired = [key for key in self._slots if _family(key) == RETIRED and _labels(key)["table"] == table]
+        self._end_series(retired[:-_MOST_RETIRED])
 
     def _of_version(self, table: str, version: str) -> list[bytes]:
         wanted = {"table": table, "version": version}.items()
@@ -93,53 +112,68 @@ class Counters:
 
     def _note_version(self, key: bytes) -> None:
         labels = _labels(key)
-        if labels.get("version", "") not in ("", OTHER):
+        if _family(key) != RETIRED and labels.get("version", "") not in ("", OTHER):
             known = self._versions.setdefault(labels["table"], [])
             if labels["version"] not in known:
                 known.append(labels["version"])
 
-    def _slot(self, key: str) -> int:
-        data = key.encode()
-        slot = self._slots.get(data)
-        return self._new_slot(key) if slot is None else slot
+    def _slot(self, family: str, labels: tuple[str, ...]) -> int:
+        """That of a series, or of the one for those that find no room."""
+        key = _key(family, labels)
+        for wanted, kept_free in ((key, self._reserved), (_of_others(family, labels), _LAST)):
+            if wanted in self._slots:
+                return self._slots[wanted]
+            if len(wanted) <= LONGEST_KEY and self._has_room(kept_free):
+                return self._new_slot(wanted)
+        last = _key(family, (OTHER,) * len(labels))
+        return self._slots[last] if last in self._slots else self._new_slot(last)
 
-    def _new_slot(self, key: str) -> int:
-        data = key.encode()
-        if len(data) > LONGEST_KEY or not self._has_room():
-            family = key.partition("\t")[0]
-            data = "\t".join((family, *(OTHER for _ in FAMILIES[family].labels))).encode()
-            if data in self._slots:
-                return self._slots[data]
-        slot = self._free.pop() if self._free else self._region.used
-        self._region.write(slot, data)
-        self._slots[data] = slot
+    def _new_slot(self, key: bytes) -> int:
+        slot = self._free.popleft() if self._free else self._region.used
+        self._region.write(slot, key)
+        self._slots[key] = slot
         return slot
 
-    def _has_room(self) -> bool:
-        if len(self._slots) < RECORDS - 1 - _RESERVED:
+    def _has_room(self, kept_free: int) -> bool:
+        most = RECORDS - 1 - kept_free
+        if len(self._slots) < most:
             return True
-        self._end_series([key for key in self._slots if not self._is_served(_labels(key).get("table"))])
-        self._versions = {table: known for table, known in self._versions.items() if self._is_served(table)}
-        return len(self._slots) < RECORDS - 1 - _RESERVED
+        if monotonic() >= self._sweep_at:
+            self._sweep_at = monotonic() + _SWEEP_SECONDS
+            self._end_series([key for key in self._slots if not self._is_served(_labels(key).get("table"))])
+            self._versions = {table: known for table, known in self._versions.items() if self._is_served(table)}
+        return len(self._slots) < most
 
     def _is_served(self, table: str | None) -> bool:
         return table in (None, "", OTHER) or self.is_served(str(table))
 
     def _end_series(self, keys: list[bytes]) -> None:
+        if not keys:
+            return
         for key in keys:
             slot = self._slots.pop(key)
             self._region.erase(slot)
             self._free.append(slot)
         self._at.clear()
-        self.epoch += bool(keys)
+        self.epoch += 1
+
+
+def _key(family: str, labels: tuple[str, ...]) -> bytes:
+    return "\t".join((family, *labels)).encode()
+
+
+def _of_others(family: str, labels: tuple[str, ...]) -> bytes:
+    """The series for all tables that have none of their own: what else is said of them is one of a few."""
+    names = STORED[family].labels
+    found = (OTHER if name in ("table", "version") else value for name, value in zip(names, labels, strict=True))
+    return _key(family, tuple(found))
+
+
+def _family(key: bytes) -> str:
+    return key.partition(b"\t")[0].decode()
 
 
 def _labels(key: bytes) -> dict[str, str]:
     """The labels of a series by their names."""
     family, *values = key.decode().split("\t")
-    return dict(zip(FAMILIES[family].labels, values, strict=True))
-
-
-def bucket_of(buckets: tuple[float, ...], value: float) -> int:
-    """The bucket that a value belongs to: the first whose upper bound it does not exceed."""
-    return bisect_left(buckets, value)
+    return dict(zip(STORED[family].labels, values, strict=True))

@@ -32,6 +32,8 @@ REQUEST_SECONDS: Final = "embedding_request_seconds"
 REQUEST_IDS: Final = "embedding_request_ids"
 SWAP_SECONDS: Final = "embedding_swap_seconds"
 
+RETIRED: Final = "retired"
+"""Not told to anybody: the versions of tables whose series a process has ended."""
 OTHER: Final = "other"
 """The label value of what has no series of its own."""
 
@@ -60,6 +62,10 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
     RESTARTS: Family("Workers and stewards that ended and were replaced."),
 }
+"""What is counted, each in the region of its process."""
+
+STORED: Final[dict[str, Family]] = {**FAMILIES, RETIRED: Family("", ("table", "version"))}
+"""What is in the regions."""
 
 DERIVED: Final[dict[str, Family]] = {
     IDS: Family("Ids and tokens looked up, of lookups answered with 200.", ("table",)),

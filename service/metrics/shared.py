@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from service.metrics.families import FAMILIES
+from service.metrics.families import REQUESTS, RETIRED, STORED
 from service.metrics.gauges import SharedGauges
 
 RECORD: Final = 512
@@ -25,7 +25,7 @@ RECORDS: Final = 8192
 _REGION: Final = RECORD * RECORDS
 _TRIES: Final = 3
 
-assert all(family.width <= _MOST_NUMBERS for family in FAMILIES.values())  # noqa: S101
+assert all(family.width <= _MOST_NUMBERS for family in STORED.values())  # noqa: S101
 
 
 class Record(NamedTuple):
@@ -96,7 +96,7 @@ class Region:
                 continue
             family, *labels = key.decode().split("\t")
             at = self.at(slot)
-            numbers = tuple(self.numbers[at : at + FAMILIES[family].width])
+            numbers = tuple(self.numbers[at : at + STORED[family].width])
             if self._key(slot) == key:
                 return Record(family, tuple(labels), numbers)
         return None
@@ -129,11 +129,18 @@ class SharedCounters:
         return self.all_sums().get(family, {})
 
     def all_sums(self) -> dict[str, dict[tuple[str, ...], tuple[float, ...]]]:
-        """The same of every family that anything was counted of."""
+        """The same of every family that anything was counted of.
+
+        A version that one process has retired is left out as a whole: a sum that falls, as one after the other does so,
+        would be taken for a counter that began anew.
+        """
         found: dict[str, dict[tuple[str, ...], tuple[float, ...]]] = {}
         for process in range(self.workers + 2):
             for family, labels, numbers in self.region(process).records():
                 series = found.setdefault(family, {})
                 before = series.get(labels)
                 series[labels] = numbers if before is None else tuple(map(float.__add__, before, numbers))
+        retired = found.pop(RETIRED, {})
+        if retired and REQUESTS in found:
+            found[REQUESTS] = {labels: sums for labels, sums in found[REQUESTS].items() if labels[:2] not in retired}
         return found

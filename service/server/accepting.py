@@ -10,9 +10,9 @@ import logging
 import mmap
 import os
 import socket
-import ssl
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 _COLUMNS: Final = 3  # of an int64 for each worker: connections open, connections ever taken, whether it takes part
@@ -110,7 +110,8 @@ class OpenConnections(set[Any]):
 class Acceptor:
     """Takes this worker's share of the connections that wait at a listening socket, which all workers have.
 
-    It begins at once; errors of the system are logged, and it tries again later.
+    It begins at once; errors of the system are logged, and it tries again later. `tls` are the loop's arguments for
+    connections that are encrypted.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Acceptor:
         listener: socket.socket,
         share: Share,
         protocol: Callable[[], asyncio.Protocol],
-        tls: ssl.SSLContext | None = None,
+        tls: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._listener = listener
         self._tls = tls
@@ -204,7 +205,7 @@ class Acceptor:
     def _begin(self, connection: socket.socket) -> None:
         """Has uvloop go on as with connections that it has accepted itself; it sets TCP_NODELAY for these, too."""
         self._share.took()
-        beginning = self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._tls)
+        beginning = self._loop.connect_accepted_socket(self._protocol, connection, **self._tls)
         # It waits once, for its protocol to be called. A task for it would cost 20 us.
         waiter: asyncio.Future[None] = beginning.send(None)
         waiter.add_done_callback(partial(_go_on, beginning, self._share))

@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-import ssl
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from typing import Final
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -14,7 +14,6 @@ from service.server.accepting import Acceptor, OpenConnections, Share
 from service.server.protocol import ChildProtocol
 
 _TICKS: Final = 10  # of uvicorn's main loop in a second
-_MOST_AT_END: Final = 1024  # connections that are still taken at a stop
 _PARTING: Final = 0.5
 """Seconds, at a stop, in which answers tell their clients that they are the last ones of their connections."""
 _LOOKS: Final = 50  # in this time, whether somebody is left
@@ -28,7 +27,8 @@ class ChildServer(uvicorn.Server):
 
     Ten times a second it tells how many connections are open.
 
-    With a `share` its one socket is also that of other processes, and it takes its share of the connections.
+    With a `share` it has one socket, perhaps also that of other processes, and takes its share of the connections; with
+    `tls`, which needs one, they are encrypted.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ChildServer(uvicorn.Server):
         share: Share | None = None,
         on_stop: Callable[[], None] = lambda: None,
         on_tick: Callable[[int], None] = lambda _connections: None,
-        tls: ssl.SSLContext | None = None,
+        tls: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -81,7 +81,6 @@ class ChildServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self._share is None or sockets is None:
-            self.config.ssl = self._tls  # loaded from its files by the caller, who tells of what is wrong with them
             await super().startup(sockets)
         else:
             await super().startup([])
@@ -96,23 +95,12 @@ class ChildServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accept_no_more()
-        await self._take_what_waits(sockets or [])
         await self._part()
         await self._read_what_has_come()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):  # whose clients have not read their answers in time
             if isinstance(connection, ChildProtocol):
                 connection.transport.abort()
-
-    async def _take_what_waits(self, listeners: list[socket.socket]) -> None:
-        """Takes the connections that wait, since nobody else may be there for them, and then no more."""
-        loop = asyncio.get_running_loop()
-        for listener, server in zip(listeners, self.servers, strict=False):
-            with suppress(OSError):  # most of all BlockingIOError: none waits
-                for _ in range(_MOST_AT_END):
-                    connection, _ = listener.accept()
-                    await loop.connect_accepted_socket(self._new_protocol, connection, ssl=self._tls)
-            server.close()
 
     async def _part(self) -> None:
         """Waits for clients that ask all the time to read that their connections end, rather than to ask in vain."""

@@ -22,12 +22,13 @@ from service.api.observed import observed
 from service.api.retelling import Retelling
 from service.metrics import Counters
 from service.metrics.families import SWAP_SECONDS, SWAPS
+from service.server.accepting import Share, Shares
 from service.server.asking import AskedWorkers
 from service.server.control import Channel, Message
 from service.server.local import Sockets
 from service.server.prepared import Prepared
 from service.server.serving import ChildServer
-from service.server.tls import context_of
+from service.server.tls import arguments_of
 from service.server.traces import traces
 from service.settings import Settings
 from service.steward import Steward
@@ -41,6 +42,7 @@ _Servers: TypeAlias = list[tuple[ChildServer, list[socket.socket]]]
 def run_steward(prepared: Prepared, sockets: Sockets, channel: Channel) -> None:
     """Serves the admin routes of a service until SIGTERM, or until the supervisor is gone."""
     prepared.counters.move_to(prepared.counters.shared.steward)
+    prepared.counters.is_served = lambda _: True  # it serves none itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     with traces(prepared.settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -75,12 +77,15 @@ def _servers(settings: Settings, service: Service, sockets: Sockets, steward: St
     patience = (settings.drain_seconds, settings.client_seconds)
     others = service.front.dialects
     guard = Guard(service.behind, steward, Tokens.of(settings))
-    remote = observed(Retelling(guard, others), settings)
-    servers = [(ChildServer(remote, *patience), [sockets.forwarded])]
+    # What workers pass on is in the log already.
+    passed_on = observed(Retelling(guard, others), settings.model_copy(update={"access_log": False}), service.route_of)
+    direct = observed(Retelling(guard, others), settings, service.route_of)
+    servers = [(ChildServer(passed_on, *patience), [sockets.forwarded])]
     if sockets.admin is not None:
-        servers.append((ChildServer(remote, *patience, tls=context_of(settings)), [sockets.admin]))
+        share = Share(Shares(1), 0)
+        servers.append((ChildServer(direct, *patience, share=share, tls=arguments_of(settings)), [sockets.admin]))
     if sockets.control is not None:
-        local = observed(Guard(service.behind, steward, local_user), settings)
+        local = observed(Guard(service.behind, steward, local_user), settings, service.route_of)
         servers.append((ChildServer(local, *patience), [sockets.control]))
     return servers
 

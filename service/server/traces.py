@@ -1,5 +1,6 @@
 """Traces in a child process: begun after the fork, sent to the last before it ends."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -7,6 +8,7 @@ from typing import Final
 
 from service.settings import Settings
 
+_LAST_SECONDS: Final = 1.0  # for what has not been sent yet
 _NEEDED: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
@@ -39,4 +41,7 @@ def traces(settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
-        provider.shutdown()
+        # In a thread that may be left behind: a collector that does not answer must not hold up a stop.
+        last = threading.Thread(target=provider.shutdown, daemon=True)
+        last.start()
+        last.join(_LAST_SECONDS)

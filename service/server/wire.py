@@ -5,8 +5,6 @@ this way; all else goes the way of ASGI, and both through the same endpoint.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
@@ -18,7 +16,7 @@ from service.api.observed import HEADER
 from service.api.short import Large
 from service.errors import Overloaded
 from service.requestid import REQUEST_ID, given_or_new, new
-from service.server.heads import END, Heads, Known, may_be_short, read_known
+from service.server.heads import END, Heads, Known, may_be_short, numbered, read_known
 from service.server.protocol import is_open
 from service.server.rounds import round_of
 from service.server.writing import WritingProtocol
@@ -27,10 +25,6 @@ _log = logging.getLogger(__name__)
 
 _MOST_IN_PACKET: Final = 8
 """Requests of one packet that are answered at once; those behind them wait for the turns of other connections."""
-
-
-_OF_ONE_REQUEST: Final = frozenset({HEADER, b"traceparent"})
-"""Fields that are others in each request: a head that has them does not come again."""
 
 Asked: TypeAlias = tuple[Known, bytes, int]
 """A request that is there as a whole: what its head says, and the packet in which its body begins at a place."""
@@ -78,16 +72,21 @@ class Wire(WritingProtocol):
             return
         if not self.arriving:
             end = data.find(END) + 4
-            known = self._heads.get(data[:end])
+            known, given = self._heads.get(data[:end]), b""
+            if known is None and end > 3:
+                head, given = numbered(data[:end], traces=self._front.traces)
+                known = self._heads.get(head) if len(head) < end else None
             if known is not None and not (is_open(self.cycle) or self.flow.write_paused):
                 body = len(data) - end
                 if body == known.length:
                     self.packets += 1
                     if self.timeout_keep_alive_task is not None:
                         self._unset_keepalive_if_required()
+                    self._given = given
                     self._ask((known, data, end))
                     return
                 if body == 0 and self._admission.in_flight < self._admission.limit:
+                    self._given = given
                     self._wait_for_body(data, known)
                     return
             self._packet = data
@@ -174,6 +173,7 @@ class Wire(WritingProtocol):
         asked, self._asked = self._asked, None
         assert asked is not None  # noqa: S101
         try:
+            self._name = self._given  # of an answer that was found with others
             answer = self._found(asked) if found is None else found
             if not self._is_written(answer):
                 self._answer_large(answer)
@@ -201,11 +201,12 @@ class Wire(WritingProtocol):
     def _found(self, asked: Asked) -> Ready | Large:
         """The answer to a request by itself."""
         known, packet, start = asked
-        if self._given:
-            with _context_of(self._given):
-                found, prepared = known.asked.answer_now(packet[start:], self.since)
-        else:
+        # Set in any case: whoever gave this request its place was answering another, with an id of its own.
+        context = REQUEST_ID.set(self._given.decode())
+        try:
             found, prepared = known.asked.answer_now(packet[start:], self.since)
+        finally:
+            REQUEST_ID.reset(context)
         if prepared is not None:
             known.prepared = prepared
         return self._named(found) if isinstance(found, Answer) else found
@@ -277,10 +278,13 @@ class Wire(WritingProtocol):
 
     def on_headers_complete(self) -> None:
         known = self._short_way()
-        self._given = b"" if known is None else self._given_id()
-        if known is not None and not any(name in _OF_ONE_REQUEST for name, _ in self.headers):
-            self._heads.remember(self._packet, known)
+        self._given = b""
+        if known is not None:
+            self._given = self._given_id()
+            packet = self._packet
+            self._heads.remember(numbered(packet[: packet.find(END) + 4], traces=self._front.traces).head, known)
         if known is None or self._admission.in_flight >= self._admission.limit:
+            self._given = b""
             self._make_scope()
             super().on_headers_complete()
         else:
@@ -382,13 +386,3 @@ class Wire(WritingProtocol):
             self._known = None
             self._leave_to_asgi()
         super().shutdown()
-
-
-@contextmanager
-def _context_of(name: bytes) -> Iterator[None]:
-    """What is logged meanwhile has the id of the request."""
-    token = REQUEST_ID.set(name.decode())
-    try:
-        yield
-    finally:
-        REQUEST_ID.reset(token)

@@ -16,7 +16,7 @@ from service.server.participant import Participant
 from service.server.prepared import Prepared
 from service.server.rpc import Rpc
 from service.server.serving import ChildServer
-from service.server.tls import context_of
+from service.server.tls import arguments_of
 from service.server.traces import traces
 from service.server.wire import Wire
 
@@ -59,9 +59,9 @@ async def _serve(prepared: Prepared, number: int, listener: socket.socket, rpc: 
         on_started=started,
         on_tick=put_gauges,
         on_stop=rpc.stop,
-        tls=context_of(settings),
+        tls=arguments_of(settings),
         protocol=Wire,
-        share=Share(prepared.shares, number) if settings.workers > 1 else None,
+        share=Share(prepared.shares, number),
     )
     participant = Participant(prepared.watcher, number, channel, give_up=lambda: signal.raise_signal(signal.SIGKILL))
     loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ from tests.world import Path_, imported, publish, serving
 
 Series: TypeAlias = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 LOOKUP = "/v1/tables/words/lookup"
+RAW = {"content-type": "application/octet-stream", "accept": "application/octet-stream"}
 
 
 @pytest.fixture
@@ -122,6 +123,15 @@ def test_those_of_lookups_that_come_again_are_counted_once(counted: httpx.Client
             headers={"content-type": "application/octet-stream", "accept": "application/octet-stream"},
         )
     assert of_table(scrape(counted), "embedding_oov_ids_total") == {"words": 5}
+
+
+def test_ids_of_a_lookup_that_fails_behind_its_rule_are_not_counted_twice(tmp_path: Path, path: Path_) -> None:
+    publish(TableStore(tmp_path), "large", [[1.0], [1e6]])
+    address = "/v1/tables/large/lookup?on_oov=zeros&dtype=float16"
+    with serving(tmp_path, path) as client:
+        for ids in ([0, 7], [0, 7], [1, 7], [0, 7]):
+            client.post(address, content=np.array(ids, dtype="<i8").tobytes(), headers=RAW)
+        assert of_table(scrape(client), "embedding_oov_ids_total") == {"large": 3}
 
 
 def test_ids_outside_the_table_are_counted_in_several_lookups_too(counted: httpx.Client) -> None:

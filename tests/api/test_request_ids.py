@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from service.api.lookup import LookupEndpoint
+from service.api.media import OCTETS
+from service.server.heads import Heads
 from service.store import TableStore
 from tests.api.samples import ROWS, TOKENS
+from tests.server import raw
+from tests.server.raw import wired
 from tests.world import Path_, publish, serving
 
 LOOKUP = "/v1/tables/words/lookup"
@@ -120,3 +124,35 @@ def test_a_fault_is_in_the_log_under_the_id_that_the_client_was_told(
     assert answer.json()["request_id"] == told
     assert given in (None, told)
     assert [record for record in caplog.records if told in record.getMessage() and record.exc_info]
+
+
+@pytest.mark.parametrize("field", ["X-Request-Id: r%d", "traceparent: 00-%032d-00f067aa0ba902b7-01"])
+def test_heads_that_differ_in_what_is_new_each_time_are_known(tmp_path: Path, field: str) -> None:
+    publish(TableStore(tmp_path), "words", ROWS, TOKENS)
+    asked = raw.request(np.array([5], dtype="<i8").tobytes(), LOOKUP, media=OCTETS)
+    with wired(tmp_path) as world, world.connect() as connection:
+        for number in range(1, 9):
+            line = b"\r\n" + (field % number).encode()
+            connection.push(asked.head.replace(b"\r\nHost", line + b"\r\nHost") + asked.body)
+            answer = connection.answer()
+            assert answer.status == 200
+            assert answer.field("x-request-id") == (f"r{number}" if field.startswith("X") else None)
+        assert len(Heads.of(world.service.front)) == 1
+
+
+def test_the_id_of_a_request_that_found_no_place_is_not_that_of_the_next(tmp_path: Path) -> None:
+    publish(TableStore(tmp_path), "words", ROWS, TOKENS)
+    with wired(tmp_path, max_in_flight=1) as world, world.connect() as connection:
+        admission = world.service.served.admission
+        admission.in_flight += 1
+        for asked, given in ((b'{"ids":[5]}', b"mine"), (b'{"ids":[99]}', b"")):
+            head = raw.request(asked, LOOKUP)
+            line = b"\r\nx-request-id: " + given if given else b""
+            connection.push(head.head.replace(b"\r\nHost", line + b"\r\nHost") + head.body)
+            answer = connection.answer()
+            if given:
+                assert (answer.status, answer.field("x-request-id")) == (503, "mine")
+                admission.leave()
+            else:
+                assert answer.status == 422
+                assert MADE.fullmatch(str(answer.field("x-request-id")))

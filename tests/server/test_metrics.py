@@ -148,6 +148,25 @@ def test_activations_are_counted_and_timed(server: Running, store: TableStore) -
     until(lambda: labelled(scraped(server), "embedding_active_version")["words", "2"] == WORKERS)
 
 
+def test_versions_are_counted_as_themselves_by_whatever_protocol_they_are_asked(
+    server: Running, store: TableStore
+) -> None:
+    for version in range(2, 13):
+        publish(store, "words", KERAS_ROWS * version, KERAS_TOKENS, activate=False)
+        path = f"{server.url}/v1/admin/tables/words/activate"
+        headers = {"authorization": "Bearer secret"}
+        assert httpx.post(path, json={"version": version}, headers=headers).status_code == 200
+        for _ in range(2 * WORKERS):  # each worker has its turn
+            assert httpx.post(f"{server.url}/v1/models/words:predict", json={"instances": [5]}).status_code == 200
+            assert httpx.post(server.url + LOOKUP, json={"ids": [5]}).status_code == 200
+    found = labelled(scraped(server), "embedding_requests_total")
+    assert found == {
+        ("200", endpoint, "words", str(version)): 2 * WORKERS
+        for endpoint in ("lookup", "tensorflow_predict")
+        for version in range(5, 13)
+    }
+
+
 def test_open_connections_and_readiness_are_told(server: Running) -> None:
     def told(name: str) -> Callable[[], float]:
         return lambda: scraped(server)[name, ()]

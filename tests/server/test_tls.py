@@ -114,10 +114,37 @@ def test_who_does_not_speak_tls_is_not_answered_and_takes_no_place(server: Runni
     assert "Traceback" not in server.log.read_text()
 
 
-def test_a_stop_over_tls_ends_well(server: Running, trust: ssl.SSLContext) -> None:
-    with httpx.Client(base_url=server.url, verify=trust) as client:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stop_does_not_wait_for_clients_that_keep_a_connection(
+    store: TableStore, certificate: Path, trust: ssl.SSLContext, workers: str
+) -> None:
+    patience = ("--drain-seconds", "3000", "--admin-port", "0")
+    with (
+        running(store.root, "--workers", workers, *patience, *options(certificate)) as server,
+        httpx.Client(base_url=server.url, verify=trust) as client,
+        httpx.Client(base_url=told(server, "the admin API is at"), verify=trust) as admin,
+    ):
         assert client.get("/health/ready").status_code == 200
+        assert admin.get("/health/live").status_code == 200
         assert server.stop() == 0
+
+
+def test_a_silent_connection_is_ended(server: Running, trust: ssl.SSLContext) -> None:
+    """The server's patience with clients is two seconds."""
+    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0)) as silent:
+        silent.settimeout(30)
+        with suppress(ConnectionResetError):
+            assert silent.recv(1) == b""
+
+
+def test_an_encrypted_key_is_an_error_at_the_start(store: TableStore, certificate: Path) -> None:
+    command = ["openssl", "ec", "-in", str(certificate / "tls.key"), "-aes128", "-passout", "pass:x"]
+    subprocess.run([*command, "-out", str(certificate / "locked.key")], check=True, capture_output=True)
+    command = [sys.executable, "-m", "service", "serve", "--store", str(store.root), "--port", "0"]
+    command += ["--tls-certificate", str(certificate / "tls.crt"), "--tls-key", str(certificate / "locked.key")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "encrypted" in done.stderr
 
 
 def test_a_certificate_without_its_key_is_an_error_at_the_start(store: TableStore, certificate: Path) -> None:

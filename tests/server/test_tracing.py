@@ -1,6 +1,7 @@
 """Traces of a real server, as a collector of OpenTelemetry's receives them: OTLP over HTTP, on a loopback port."""
 
 import gzip
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -131,6 +132,16 @@ def test_a_share_of_what_comes_without_a_trace_is_traced(store: TableStore, coll
         until(lambda: len(collector.spans) == 5)
         server.stop()
     assert len({span.trace_id for span in collector.spans}) == 5
+
+
+def test_a_collector_that_hangs_does_not_hold_up_a_stop(store: TableStore) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}/v1/traces"
+        options = ("--workers", "2", "--traces-endpoint", url, "--traces-ratio", "1", "--drain-seconds", "3000")
+        with running(store.root, *options) as server:
+            for _ in range(10):
+                assert httpx.post(server.url + LOOKUP, json={"ids": [5]}).status_code == 200
+            assert server.stop() == 0
 
 
 def test_lookups_are_answered_where_the_collector_is_not_there(store: TableStore, collector: Collector) -> None:

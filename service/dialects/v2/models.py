@@ -4,6 +4,8 @@ Every object is made of what JSON has, in the names of the protocol's messages, 
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from service import __version__
@@ -135,32 +137,38 @@ async def statistics(served: Served, name: str | None, version: str | None) -> d
     that from a request to its answer, and is not taken apart. Raises TableNotFound, VersionNotFound, NotReady.
     """
     if name is not None:
-        table = await table_of(served, name, version)
-        return {"model_stats": [_statistics(served, table.identity)]}
-    loaded = [entry.loaded.table.identity for entry in served.registry.entries.values() if entry.loaded is not None]
-    return {"model_stats": [_statistics(served, identity) for identity in sorted(loaded)]}
+        wanted = [(await table_of(served, name, version)).identity]
+    else:
+        entries = served.registry.entries.values()
+        wanted = sorted(entry.loaded.table.identity for entry in entries if entry.loaded is not None)
+    return {"model_stats": await asyncio.to_thread(_all_statistics, served, wanted)}
 
 
-def _statistics(served: Served, identity: TableVersion) -> dict[str, Any]:
+def _all_statistics(served: Served, wanted: Sequence[TableVersion]) -> list[dict[str, Any]]:
+    """In a thread: with thousands of series it takes milliseconds to add them up."""
     sums = served.meter.counters.shared.all_sums()
-    counts = {"success": 0, "fail": 0}
+    counts, taken = Counter[tuple[str, str]](), Counter[str]()
     for (table, _, endpoint, code), (count,) in sums.get(REQUESTS, {}).items():
-        if table == identity.name and endpoint in (HTTP_COUNTED, GRPC_COUNTED):
-            counts["success" if code in ("200", "OK") else "fail"] += int(count)
-    taken = sum(
-        numbers[-1]
-        for (table, endpoint), numbers in sums.get(REQUEST_SECONDS, {}).items()
-        if table == identity.name and endpoint in (HTTP_COUNTED, GRPC_COUNTED)
-    )
-    durations = {what: {"count": counts["success"], "ns": 0} for what in _DURATIONS}
-    durations["success"]["ns"] = durations["compute_infer"]["ns"] = int(taken * 1e9)
+        if endpoint in (HTTP_COUNTED, GRPC_COUNTED):
+            counts[table, "success" if code in ("200", "OK") else "fail"] += int(count)
+    for (table, endpoint), numbers in sums.get(REQUEST_SECONDS, {}).items():
+        if endpoint in (HTTP_COUNTED, GRPC_COUNTED):
+            taken[table] += int(numbers[-1] * 1e9)
+    return [
+        _statistics(each, counts[each.name, "success"], counts[each.name, "fail"], taken[each.name]) for each in wanted
+    ]
+
+
+def _statistics(identity: TableVersion, success: int, fail: int, nanoseconds: int) -> dict[str, Any]:
+    durations = {what: {"count": success, "ns": 0} for what in _DURATIONS}
+    durations["success"]["ns"] = durations["compute_infer"]["ns"] = nanoseconds
     return {
         "name": identity.name,
         "version": str(identity.version),
         "last_inference": 0,
-        "inference_count": counts["success"],
-        "execution_count": counts["success"],
-        "inference_stats": {**durations, "fail": {"count": counts["fail"], "ns": 0}},
+        "inference_count": success,
+        "execution_count": success,
+        "inference_stats": {**durations, "fail": {"count": fail, "ns": 0}},
         "batch_stats": [],
     }
 

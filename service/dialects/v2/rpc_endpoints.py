@@ -154,13 +154,15 @@ class Endpoints:
 
     async def _infer(self, sent: bytes, context: Context, since: float) -> bytes:
         """An inference whose message is like none before, or that takes more than that."""
-        request = _parsed(_InferRequest, sent)
+        name = ""
         try:
+            request = _parsed(_InferRequest, sent)
+            name = request.model_name
             work = await self._work(request, context)
             answer = await answered(work)
         except Exception as error:  # a fault of ours is told as one, and not by grpcio with its text
             told = self.served.told(error)
-            self._refused(request.model_name, told)
+            self._refused(name, told)
             raise told from error
         table, name = work.table.identity, work.table.identity.name
         self.served.meter.answered(models.GRPC_COUNTED, table, work.inference.request.batch.layout.total, since, _OK)
