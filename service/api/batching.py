@@ -71,7 +71,10 @@ class Version:
 
     def counted(self, parts: Sequence[Part], found: list[Ready | None]) -> list[Ready | None]:
         """The answers, which are counted as such."""
-        self.answered.count([part[2] for part, answer in zip(parts, found, strict=True) if answer is not None])
+        if all(found):
+            self.answered.count([part[2] for part in parts])
+        else:
+            self.answered.count([part[2] for part, answer in zip(parts, found, strict=True) if answer is not None])
         return found
 
 
@@ -208,15 +211,37 @@ class VersionWays:
         return ways
 
 
-def answers(parts: Sequence[Part | None]) -> list[Ready | None]:
-    """The answers to all, in their order; None where the usual way has to be gone. Raises nothing."""
+def answers(parts: Sequence[Part | None], since: Sequence[float]) -> list[Ready | None]:
+    """The answers to all, in their order; None where the usual way has to be gone. Raises nothing.
+
+    `since` is when each of them was there, for the metrics.
+    """
     if _is_one_batch(parts):
-        return _answers(parts)
+        found = _answers(parts)
+        _took(parts[0][0], found, since)
+        return found
+    return _of_batches(parts, since)
+
+
+def _of_batches(parts: Sequence[Part | None], since: Sequence[float]) -> list[Ready | None]:
     found: list[Ready | None] = [None] * len(parts)
     for places, batch in _batches(parts):
-        for place, answer in zip(places, _answers(batch), strict=True):
+        some = _answers(batch)
+        _took(batch[0][0], some, [since[place] for place in places])
+        for place, answer in zip(places, some, strict=True):
             found[place] = answer
     return found
+
+
+def _took(way: Way, found: Sequence[Ready | None], since: Sequence[float]) -> None:
+    """Notes how long it took since requests of one way were there, of those that were answered together."""
+    now = perf_counter()
+    if all(found):
+        way.answered.took([now - begun for begun in since])
+        return
+    for answer, begun in zip(found, since, strict=True):
+        if answer is not None:
+            way.answered.took((now - begun,))
 
 
 def _answers(parts: Sequence[Part]) -> list[Ready | None]:
@@ -224,17 +249,6 @@ def _answers(parts: Sequence[Part]) -> list[Ready | None]:
         return parts[0][0].answers(parts)
     except Exception:  # noqa: BLE001  (it happens again, and is answered, on the usual way)
         return [None] if len(parts) == 1 else [_answers([part])[0] for part in parts]
-
-
-def took(parts: Sequence[Part | None], found: Sequence[Ready | None], since: Sequence[float]) -> None:
-    """Notes how long it took since requests were there, of those that were answered together."""
-    now = perf_counter()
-    if all(found) and _is_one_batch(parts):
-        parts[0][0].answered.took([now - begun for begun in since])
-        return
-    for part, answer, begun in zip(parts, found, since, strict=True):
-        if part is not None and answer is not None:
-            part[0].answered.took((now - begun,))
 
 
 def _is_one_batch(parts: Sequence[Part | None]) -> TypeGuard[Sequence[Part]]:

@@ -54,6 +54,10 @@ class Answered:
     def took(self, seconds: Sequence[float]) -> None:
         """How long each of some lookups took, at least one, which were just counted."""
         numbers, at = self._numbers, self._seconds
+        if len(seconds) == 1:
+            numbers[at + _SUM_OF_SECONDS] += seconds[0]
+            numbers[at + bisect_left(_SECONDS, seconds[0])] += 1
+            return
         numbers[at + _SUM_OF_SECONDS] += sum(seconds)
         first, last = bisect_left(_SECONDS, min(seconds)), bisect_left(_SECONDS, max(seconds))
         if first == last:

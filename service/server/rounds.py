@@ -5,7 +5,7 @@ from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 from service.api.answer import Ready
-from service.api.batching import Part, answers, took
+from service.api.batching import Part, answers
 
 _MOST: Final = 16
 """Requests that are answered before the first of them is sent."""
@@ -41,11 +41,10 @@ class Round:
         asking, self._asking = self._asking[:_MOST], self._asking[_MOST:]
         if self._asking:
             loop.call_soon(self._answer, loop)
-        parts, since = [connection.part() for connection in asking], [connection.since for connection in asking]
-        found = answers(parts)
+        since = [connection.since for connection in asking]
+        found = answers([connection.part() for connection in asking], since)
         for connection, answer in zip(asking, found, strict=True):
             connection.answer(answer)
-        took(parts, found, since)
 
 
 _rounds: Final[WeakKeyDictionary[AbstractEventLoop, Round]] = WeakKeyDictionary()

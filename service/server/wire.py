@@ -284,7 +284,6 @@ class Wire(WritingProtocol):
             packet = self._packet
             self._heads.remember(numbered(packet[: packet.find(END) + 4], traces=self._front.traces).head, known)
         if known is None or self._admission.in_flight >= self._admission.limit:
-            self._given = b""
             self._make_scope()
             super().on_headers_complete()
         else:

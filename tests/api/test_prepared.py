@@ -67,8 +67,8 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each lookup whose head was known, whether it was answered as one that is prepared."""
     seen: list[bool] = []
 
-    def watched(parts: Sequence[Part | None]) -> list[Ready | None]:
-        found = answers_together(parts)
+    def watched(parts: Sequence[Part | None], since: Sequence[float]) -> list[Ready | None]:
+        found = answers_together(parts, since)
         seen.extend(answer is not None for answer in found)
         return found
 

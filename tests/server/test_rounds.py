@@ -60,8 +60,8 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[bool]]:
     """Of the lookups of each batch, whether they were answered together with others."""
     seen: list[list[bool]] = []
 
-    def watched(parts: Sequence[Part | None]) -> list[Ready | None]:
-        found = answers_together(parts)
+    def watched(parts: Sequence[Part | None], since: Sequence[float]) -> list[Ready | None]:
+        found = answers_together(parts, since)
         seen.append([answer is not None for answer in found])
         return found
 
