@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from pythonjsonlogger.orjson import OrjsonFormatter
 
@@ -61,12 +61,17 @@ def _reserved() -> list[str]:
     return [*vars(logging.LogRecord("", 0, "", 0, "", None, None)), "message", "asctime"]
 
 
+def handler(stream: TextIO, form: str) -> logging.Handler:
+    """Writes records to a stream, in one of `FORMATS`."""
+    found = logging.StreamHandler(stream)
+    found.addFilter(_OfRequest())
+    found.setFormatter(_json() if form == JSON else logging.Formatter(_LINE))
+    return found
+
+
 def configure(level: str, form: str) -> None:
     """Logs to the standard error from `level` on, in one of `FORMATS`. Children that are forked later do the same."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_OfRequest())
-    handler.setFormatter(_json() if form == JSON else logging.Formatter(_LINE))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler(sys.stderr, form)], force=True)
     for library in _TALKATIVE:
         logging.getLogger(library).setLevel(logging.WARNING)
     for name in (AUDIT, ACCESS):

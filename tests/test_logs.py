@@ -10,25 +10,26 @@ import pytest
 from service import logs
 from service.requestid import REQUEST_ID
 
+NAME = "service.tests_of_the_log"
+
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is logged as JSON."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    monkeypatch.setattr("sys.stderr", stream)
-    logs.configure("debug", logs.JSON)
+def written() -> Iterator[io.StringIO]:
+    """What a logger writes as JSON. Nobody else hears of it."""
+    stream, logger = io.StringIO(), logging.getLogger(NAME)
+    writer = logs.handler(stream, logs.JSON)
+    logger.addHandler(writer)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
     yield stream
-    root.handlers[:] = before
-    root.setLevel(level)
+    logger.removeHandler(writer)
 
 
 @pytest.mark.parametrize(
     "text", ["st\udcffore", "two\nlines", 'a "quote"', "\x00\x1b[31m", "日本 \u2028", "x" * 100_000], ids=ascii
 )
 def test_whatever_is_logged_is_one_object_on_one_line(written: io.StringIO, text: str) -> None:
-    logging.getLogger("service.test").info("serving %s", text, extra={"path": text})
+    logging.getLogger(NAME).info("serving %s", text, extra={"path": text})
     (line,) = written.getvalue().splitlines() if "\u2028" not in text else [written.getvalue()]
     record = orjson.loads(line)
     assert record["message"].startswith("serving ")
@@ -38,9 +39,9 @@ def test_whatever_is_logged_is_one_object_on_one_line(written: io.StringIO, text
 
 def test_a_record_has_the_id_of_the_request_in_which_it_was_made(written: io.StringIO) -> None:
     token = REQUEST_ID.set("checkout-7")
-    logging.getLogger("service.test").warning("first")
+    logging.getLogger(NAME).warning("first")
     REQUEST_ID.reset(token)
-    logging.getLogger("service.test").warning("second")
+    logging.getLogger(NAME).warning("second")
     first, second = map(orjson.loads, written.getvalue().splitlines())
     assert first["request_id"] == "checkout-7"
     assert "request_id" not in second
