@@ -101,7 +101,16 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     assert IGNORED[1] == "*"
     for source in sources:
         assert (ROOT / source).exists()
-        assert any(f"{source}/".startswith(f"{each}/") for each in wanted), source
+        assert any(inside(source, each) or inside(each, source) for each in wanted), source
+
+
+def inside(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder}/")
+
+
+def test_of_the_store_only_what_is_shipped_goes_into_a_build() -> None:
+    assert [line for line in IGNORED if "model_store" in line] == ["!model_store/README.md", "!model_store/glove-6b-50d"]
+    assert all((ROOT / line[1:]).exists() for line in IGNORED if line.startswith("!"))
 
 
 def test_no_secret_goes_into_a_build() -> None:

@@ -1,4 +1,4 @@
-"""What begins a pod's own store, run for real: a store is seeded whole or not at all, whenever the container is killed."""
+"""What begins a pod's own store, run for real: whenever its container is killed, a table is there whole or not at all."""
 
 import os
 import subprocess
