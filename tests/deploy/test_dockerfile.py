@@ -109,7 +109,10 @@ def inside(path: str, folder: str) -> bool:
 
 
 def test_of_the_store_only_what_is_shipped_goes_into_a_build() -> None:
-    assert [line for line in IGNORED if "model_store" in line] == ["!model_store/README.md", "!model_store/glove-6b-50d"]
+    assert [line for line in IGNORED if "model_store" in line] == [
+        "!model_store/README.md",
+        "!model_store/glove-6b-50d",
+    ]
     assert all((ROOT / line[1:]).exists() for line in IGNORED if line.startswith("!"))
 
 

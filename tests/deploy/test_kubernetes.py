@@ -6,6 +6,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from deploy.grafana.dashboard import JOB
 from service import __version__
 from tests.deploy import dockerfile
 from tests.deploy.manifests import (
@@ -17,6 +18,7 @@ from tests.deploy.manifests import (
     built,
     containers,
     environment,
+    finds,
     kserve,
     main_container,
     named,
@@ -213,15 +215,27 @@ def test_a_pod_with_a_device_has_one_worker_for_it() -> None:
 
 
 @needs_kubectl
-def test_the_monitor_finds_the_service_and_asks_for_its_metrics(paths: set[str]) -> None:
-    resources = built("overlays/example")
-    (monitor,) = of_kind(resources, "ServiceMonitor")
-    selector = monitor["spec"]["selector"]["matchLabels"]
-    (found,) = (service for service in of_kind(resources, "Service") if selects(selector, service))
+@pytest.mark.parametrize(
+    ("folder", "scraped"),
+    [
+        ("overlays/example", ["embedding-service"]),
+        ("overlays/shared-store", ["embedding-service", "embedding-service-writer"]),
+    ],
+)
+def test_the_monitor_finds_every_pod_once_and_asks_for_its_metrics(
+    folder: str, scraped: list[str], paths: set[str]
+) -> None:
+    (monitor,) = of_kind(built("overlays/example"), "ServiceMonitor")
+    resources = built(folder)
+    found = [each for each in of_kind(resources, "Service") if finds(monitor["spec"]["selector"], each)]
+    assert sorted(each["metadata"]["name"] for each in found) == scraped
+    for pod in pods(resources).values():
+        assert sum(selects(each["spec"]["selector"], pod) for each in found) == 1
     (endpoint,) = monitor["spec"]["endpoints"]
-    assert endpoint["port"] in {port["name"] for port in found["spec"]["ports"]}
     assert endpoint["path"] in paths
-    assert found["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "embedding-service"
+    for each in found:
+        assert endpoint["port"] in {port["name"] for port in each["spec"]["ports"]}
+        assert each["metadata"]["labels"][monitor["spec"]["jobLabel"]] == JOB
 
 
 @pytest.mark.skipif(not RULES.exists(), reason="deploy/prometheus is not there")

@@ -1,4 +1,4 @@
-"""What begins a pod's own store, run for real: whenever its container is killed, a table is there whole or not at all."""
+"""What begins a pod's own store, run for real: whenever its container is killed, a table is there whole or not."""
 
 import os
 import subprocess
