@@ -124,13 +124,13 @@ def test_no_secret_goes_into_a_build() -> None:
 # The health check
 
 
-def check(url: str) -> tuple[int, str]:
+def check(url: str, host: str | None = None) -> tuple[int, str]:
     (command,) = (rest for rest in said("HEALTHCHECK", "base"))
     words = json.loads(command.partition(" CMD ")[2])
     assert words[-1] == "/opt/healthcheck.py"
     done = subprocess.run(
         [sys.executable, *words[1:-1], str(CHECK)],
-        env={**os.environ, "EMBEDDING_PORT": str(urlsplit(url).port)},
+        env={**os.environ, **({"EMBEDDING_HOST": host} if host else {}), "EMBEDDING_PORT": str(urlsplit(url).port)},
         capture_output=True,
         text=True,
         check=False,
@@ -142,6 +142,13 @@ def test_a_ready_server_is_healthy(tmp_path: Path) -> None:
     publish(TableStore(tmp_path), "words", KERAS_ROWS)
     with running(tmp_path) as server:
         assert check(server.url) == (0, '{"status":"ready","missing":[]}\n')
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1", "0.0.0.0", "::", "localhost"])
+def test_a_server_is_asked_where_it_listens(host: str, tmp_path: Path) -> None:
+    publish(TableStore(tmp_path), "words", KERAS_ROWS)
+    with running(tmp_path, "--host", host) as server:
+        assert check(server.url, host) == (0, '{"status":"ready","missing":[]}\n')
 
 
 def test_a_server_that_misses_a_table_is_not_and_says_which(tmp_path: Path) -> None:
