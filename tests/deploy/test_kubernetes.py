@@ -107,6 +107,16 @@ def test_a_rollout_never_takes_a_server_away_first(resources: tuple[Resource, ..
     assert scaler["spec"]["minReplicas"] >= 2
 
 
+def test_a_pod_requests_a_core_for_each_of_its_workers(resources: tuple[Resource, ...]) -> None:
+    container = main_container(pods(resources)[SERVER])
+    workers = settings_of(environment(container, resources)).workers
+    assert container["resources"]["requests"]["cpu"] == str(workers), "the scaler measures by the request"
+
+
+def test_changes_reach_a_pod_that_is_not_ready(resources: tuple[Resource, ...]) -> None:
+    assert named(resources, "Service", "embedding-service-admin")["spec"]["publishNotReadyAddresses"] is True
+
+
 def _confined(pod: dict[str, Any], container: Resource) -> None:
     own, whole = container["securityContext"], pod.get("securityContext", {})
     assert (own | whole).items() >= {"runAsNonRoot": True, "runAsUser": 10001}.items()
@@ -250,6 +260,7 @@ def test_kserve_runs_the_image_by_what_it_serves(name: str, paths: set[str]) -> 
     (container,) = pod["containers"]
     settings = settings_of(dockerfile.environment("base") | environment(container))
     assert container["name"] == "kserve-container"
+    assert container["resources"]["requests"]["cpu"] == str(settings.workers)
     assert settings.spoken() == ("v2",)
     assert ports(container) == {"http1": settings.port}
     for each in probes(container):
@@ -265,9 +276,14 @@ def test_kserve_is_told_the_protocol() -> None:
 
 
 def test_kserve_stops_after_the_drain() -> None:
-    predictor = kserve("inferenceservice")["spec"]["predictor"]
-    drain = settings_of(environment(predictor["containers"][0])).drain_seconds
-    assert drain + GRACE < predictor["terminationGracePeriodSeconds"]
+    """The runtime has no period of its own: it gets the 30 s of Kubernetes."""
+    predictor, runtime = kserve("inferenceservice")["spec"]["predictor"], kserve("servingruntime")["spec"]
+    for pod in (predictor, runtime):
+        (container,) = pod["containers"]
+        word, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+        drain = settings_of(environment(container)).drain_seconds
+        assert (word, float(seconds) >= 3) == ("sleep", True)
+        assert float(seconds) + drain + GRACE < pod.get("terminationGracePeriodSeconds", 30)
 
 
 def test_every_file_is_one_of_yaml() -> None:
