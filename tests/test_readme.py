@@ -23,6 +23,11 @@ def test_every_command_prints_what_the_page_shows(tmp_path: Path) -> None:
         assert unchanging("".join(map(str, now))) == unchanging("".join(map(str, was)))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_waits_for_what_was_to_come(page: Path) -> None:
+    assert re.findall(r"^\s*([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\s*$", page.read_text(), re.MULTILINE) == []
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_named_with_its_default(name: str) -> None:
     assert f"`{PREFIX}{name.upper()}`" in TEXT

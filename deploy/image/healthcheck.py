@@ -12,30 +12,32 @@ import sys
 from typing import Final
 
 _SECONDS: Final = 2.5  # less than the timeout of the image's HEALTHCHECK
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (nothing is bound)
+"""Where to ask a server that listens on all interfaces."""
 
 
-def ask(port: int) -> tuple[bool, str]:
-    """Whether the server at this port of the loopback interface is ready, and what it says or why it says nothing."""
-    connection = _connection(port)
+def ask(host: str, port: int) -> tuple[bool, str]:
+    """Whether the server that listens there is ready, and what it says or why it says nothing."""
+    connection = _connection(_LOOPBACK.get(host, host), port)
     try:
         connection.request("GET", "/health/ready", headers={"Connection": "close"})
         answer = connection.getresponse()
         return answer.status == http.client.OK, answer.read().decode()
     except (OSError, http.client.HTTPException) as error:
-        return False, f"port {port}: {error}"
+        return False, f"{host} port {port}: {error}"
     finally:
         connection.close()
 
 
-def _connection(port: int) -> http.client.HTTPConnection:
+def _connection(host: str, port: int) -> http.client.HTTPConnection:
     if not os.environ.get("EMBEDDING_TLS_CERTIFICATE"):
-        return http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
+        return http.client.HTTPConnection(host, port, timeout=_SECONDS)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is known who this is
-    return http.client.HTTPSConnection("127.0.0.1", port, timeout=_SECONDS, context=context)
+    return http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=context)
 
 
 if __name__ == "__main__":
-    ready, said = ask(int(os.environ.get("EMBEDDING_PORT", "8000")))
+    ready, said = ask(os.environ.get("EMBEDDING_HOST", "127.0.0.1"), int(os.environ.get("EMBEDDING_PORT", "8000")))
     sys.stdout.write(f"{said}\n")
     sys.exit(not ready)

@@ -65,34 +65,36 @@ def _checked(read: Callable[[str], object]) -> Callable[[str], str]:
     """A reader that only refuses: what it accepts stays text, which the web page can show and workers are sent."""
 
     def check(text: str) -> str:
-        if text:
-            read(text)
+        try:
+            if text:
+                read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
         return text
 
-    check.__name__ = read.__name__  # argparse tells it
     return check
 
 
 def share(text: str) -> float:
-    """A number from 0 to 1; raises ValueError."""
+    """A number from 0 to 1; raises ArgumentTypeError, whose text argparse tells."""
     number = float(text)
     if not 0 <= number <= 1:
-        raise ValueError(f"{text} is not between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return number
 
 
 def not_negative(text: str) -> float:
-    """A number of at least 0; raises ValueError."""
+    """A number of at least 0; raises ArgumentTypeError, whose text argparse tells."""
     number = float(text)
     if not number >= 0:
-        raise ValueError(f"{text} is negative")
+        raise argparse.ArgumentTypeError(f"{text} is negative")
     return number
 
 
 def count(text: str) -> int:
-    """A whole number of at least 1; raises ValueError."""
+    """A whole number of at least 1; raises ArgumentTypeError, whose text argparse tells."""
     if int(text) < 1:
-        raise ValueError(f"{text} is less than 1")
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return int(text)
 
 

@@ -7,6 +7,7 @@ import gevent
 from geventhttpclient.response import HTTPConnectionClosed
 from locust import FastHttpUser
 from locust.contrib.fasthttp import LocustBadStatusCode, ResponseContextManager
+from locust.env import Environment
 from locust.exception import StopUser
 
 from load_tests.locust_users.question import Question
@@ -28,6 +29,11 @@ class LookupUser(FastHttpUser):
     abstract = True
     connection_timeout = 10.0
     network_timeout = 30.0
+
+    def __init__(self, environment: Environment) -> None:
+        if self.host:
+            self.host = self.host.rstrip("/")  # paths are put behind it as they are
+        super().__init__(environment)
 
     def on_start(self) -> None:
         self.traffic = TRAFFIC.get(self.environment)

@@ -83,3 +83,12 @@ def selects(selector: dict[str, str], resource: Resource) -> bool:
     assert selector
     labels: dict[str, str] = resource["metadata"]["labels"]
     return selector.items() <= labels.items()
+
+
+def finds(selector: Resource, resource: Resource) -> bool:
+    """Whether a selector by labels, and by lists of what they may be, finds a resource."""
+    labels: dict[str, str] = resource["metadata"]["labels"]
+    wanted = selector.get("matchExpressions", [])
+    assert all(each["operator"] == "In" for each in wanted)
+    among = all(labels.get(each["key"]) in each["values"] for each in wanted)
+    return among and selects(selector["matchLabels"], resource)

@@ -39,6 +39,12 @@ def test_the_port_that_is_published_is_the_one_that_is_served() -> None:
     assert [port.rpartition(":")[2] for port in SERVICE["ports"]] == [environment("base")["EMBEDDING_PORT"]]
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_nothing_is_open_to_other_machines_unasked(name: str) -> None:
+    for port in SERVICES[name].get("ports", ()):
+        assert port.startswith(("127.0.0.1:", "${EMBEDDING_ADDRESS:-127.0.0.1}:"))
+
+
 def test_the_volume_is_the_store() -> None:
     assert f"store:{environment('base')['EMBEDDING_STORE']}" in SERVICE["volumes"]
     assert "store" in FILE["volumes"]
@@ -79,8 +85,18 @@ def test_the_load_is_for_the_service_and_its_workers_find_the_master() -> None:
     assert worker[worker.index("--master-host") + 1] in SERVICES
 
 
-def test_a_token_is_not_needed_and_the_example_has_none() -> None:
-    assert SERVICE["env_file"] == [{"path": "deploy/admin.env", "required": False}]
+def test_prometheus_watches_a_service_that_is_not_healthy() -> None:
+    assert SERVICES["prometheus"]["depends_on"] == ["embedding-service"]
+
+
+def test_who_swaps_has_the_token() -> None:
+    """The master alone: its workers only look up."""
+    assert [name for name, service in SERVICES.items() if "env_file" in service] == ["embedding-service", "locust"]
+
+
+@pytest.mark.parametrize("name", ["embedding-service", "locust"])
+def test_a_token_is_not_needed_and_the_example_has_none(name: str) -> None:
+    assert SERVICES[name]["env_file"] == [{"path": "deploy/admin.env", "required": False}]
     lines = (DEPLOY / "admin.env.example").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == ["EMBEDDING_ADMIN_TOKEN="]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -101,7 +102,19 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     assert IGNORED[1] == "*"
     for source in sources:
         assert (ROOT / source).exists()
-        assert any(f"{source}/".startswith(f"{each}/") for each in wanted), source
+        assert any(inside(source, each) or inside(each, source) for each in wanted), source
+
+
+def inside(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder}/")
+
+
+def test_of_the_store_only_what_is_shipped_goes_into_a_build() -> None:
+    assert [line for line in IGNORED if "model_store" in line] == [
+        "!model_store/README.md",
+        "!model_store/glove-6b-50d",
+    ]
+    assert all((ROOT / line[1:]).exists() for line in IGNORED if line.startswith("!"))
 
 
 def test_no_secret_goes_into_a_build() -> None:
@@ -112,13 +125,13 @@ def test_no_secret_goes_into_a_build() -> None:
 # The health check
 
 
-def check(url: str) -> tuple[int, str]:
+def check(url: str, host: str | None = None) -> tuple[int, str]:
     (command,) = (rest for rest in said("HEALTHCHECK", "base"))
     words = json.loads(command.partition(" CMD ")[2])
     assert words[-1] == "/opt/healthcheck.py"
     done = subprocess.run(
         [sys.executable, *words[1:-1], str(CHECK)],
-        env={**os.environ, "EMBEDDING_PORT": str(urlsplit(url).port)},
+        env={**os.environ, **({"EMBEDDING_HOST": host} if host else {}), "EMBEDDING_PORT": str(urlsplit(url).port)},
         capture_output=True,
         text=True,
         check=False,
@@ -130,6 +143,33 @@ def test_a_ready_server_is_healthy(tmp_path: Path) -> None:
     publish(TableStore(tmp_path), "words", KERAS_ROWS)
     with running(tmp_path) as server:
         assert check(server.url) == (0, '{"status":"ready","missing":[]}\n')
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 loopback here")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.2",
+        "0.0.0.0",
+        "localhost",
+        pytest.param("::1", marks=needs_ipv6),
+        pytest.param("::", marks=needs_ipv6),
+    ],
+)
+def test_a_server_is_asked_where_it_listens(host: str, tmp_path: Path) -> None:
+    publish(TableStore(tmp_path), "words", KERAS_ROWS)
+    with running(tmp_path, "--host", host) as server:
+        assert check(server.url, host) == (0, '{"status":"ready","missing":[]}\n')
 
 
 def test_a_server_that_misses_a_table_is_not_and_says_which(tmp_path: Path) -> None:

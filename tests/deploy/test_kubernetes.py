@@ -6,6 +6,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from deploy.grafana.dashboard import JOB
 from service import __version__
 from tests.deploy import dockerfile
 from tests.deploy.manifests import (
@@ -17,6 +18,7 @@ from tests.deploy.manifests import (
     built,
     containers,
     environment,
+    finds,
     kserve,
     main_container,
     named,
@@ -103,6 +105,16 @@ def test_a_rollout_never_takes_a_server_away_first(resources: tuple[Resource, ..
     (scaler,) = of_kind(resources, "HorizontalPodAutoscaler")
     assert named(resources, "Deployment", scaler["spec"]["scaleTargetRef"]["name"])
     assert scaler["spec"]["minReplicas"] >= 2
+
+
+def test_a_pod_requests_a_core_for_each_of_its_workers(resources: tuple[Resource, ...]) -> None:
+    container = main_container(pods(resources)[SERVER])
+    workers = settings_of(environment(container, resources)).workers
+    assert container["resources"]["requests"]["cpu"] == str(workers), "the scaler measures by the request"
+
+
+def test_changes_reach_a_pod_that_is_not_ready(resources: tuple[Resource, ...]) -> None:
+    assert named(resources, "Service", "embedding-service-admin")["spec"]["publishNotReadyAddresses"] is True
 
 
 def _confined(pod: dict[str, Any], container: Resource) -> None:
@@ -213,15 +225,27 @@ def test_a_pod_with_a_device_has_one_worker_for_it() -> None:
 
 
 @needs_kubectl
-def test_the_monitor_finds_the_service_and_asks_for_its_metrics(paths: set[str]) -> None:
-    resources = built("overlays/example")
-    (monitor,) = of_kind(resources, "ServiceMonitor")
-    selector = monitor["spec"]["selector"]["matchLabels"]
-    (found,) = (service for service in of_kind(resources, "Service") if selects(selector, service))
+@pytest.mark.parametrize(
+    ("folder", "scraped"),
+    [
+        ("overlays/example", ["embedding-service"]),
+        ("overlays/shared-store", ["embedding-service", "embedding-service-writer"]),
+    ],
+)
+def test_the_monitor_finds_every_pod_once_and_asks_for_its_metrics(
+    folder: str, scraped: list[str], paths: set[str]
+) -> None:
+    (monitor,) = of_kind(built("overlays/example"), "ServiceMonitor")
+    resources = built(folder)
+    found = [each for each in of_kind(resources, "Service") if finds(monitor["spec"]["selector"], each)]
+    assert sorted(each["metadata"]["name"] for each in found) == scraped
+    for pod in pods(resources).values():
+        assert sum(selects(each["spec"]["selector"], pod) for each in found) == 1
     (endpoint,) = monitor["spec"]["endpoints"]
-    assert endpoint["port"] in {port["name"] for port in found["spec"]["ports"]}
     assert endpoint["path"] in paths
-    assert found["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "embedding-service"
+    for each in found:
+        assert endpoint["port"] in {port["name"] for port in each["spec"]["ports"]}
+        assert each["metadata"]["labels"][monitor["spec"]["jobLabel"]] == JOB
 
 
 @pytest.mark.skipif(not RULES.exists(), reason="deploy/prometheus is not there")
@@ -236,6 +260,7 @@ def test_kserve_runs_the_image_by_what_it_serves(name: str, paths: set[str]) -> 
     (container,) = pod["containers"]
     settings = settings_of(dockerfile.environment("base") | environment(container))
     assert container["name"] == "kserve-container"
+    assert container["resources"]["requests"]["cpu"] == str(settings.workers)
     assert settings.spoken() == ("v2",)
     assert ports(container) == {"http1": settings.port}
     for each in probes(container):
@@ -251,9 +276,14 @@ def test_kserve_is_told_the_protocol() -> None:
 
 
 def test_kserve_stops_after_the_drain() -> None:
-    predictor = kserve("inferenceservice")["spec"]["predictor"]
-    drain = settings_of(environment(predictor["containers"][0])).drain_seconds
-    assert drain + GRACE < predictor["terminationGracePeriodSeconds"]
+    """The runtime has no period of its own: it gets the 30 s of Kubernetes."""
+    predictor, runtime = kserve("inferenceservice")["spec"]["predictor"], kserve("servingruntime")["spec"]
+    for pod in (predictor, runtime):
+        (container,) = pod["containers"]
+        word, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+        drain = settings_of(environment(container)).drain_seconds
+        assert (word, float(seconds) >= 3) == ("sleep", True)
+        assert float(seconds) + drain + GRACE < pod.get("terminationGracePeriodSeconds", 30)
 
 
 def test_every_file_is_one_of_yaml() -> None:

@@ -131,6 +131,29 @@ def uploaded(server: Running, table: str, rows: "np.typing.NDArray[np.float32]",
     assert answer.status_code == 201, answer.text
 
 
+def test_an_address_may_end_in_a_slash(server: Running) -> None:
+    run = locust(f"{server.url}/", seconds=2)
+    assert run.code == 0, run.log
+    assert run.failures == {}
+    assert run.of("POST")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--ids-per-request", "0", "0 is less than 1"),
+        ("--oov-share", "1.5", "1.5 is not between 0 and 1"),
+        ("--wait-ms", "-1", "-1 is negative"),
+        ("--lengths", "9-3", "lengths '9-3' are not like 8 or 1-16"),
+        ("--swap-versions", "2,2", "versions '2,2' are one version"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_the_reason(server: Running, option: str, value: str, said: str) -> None:
+    run = locust(server.url, f"{option}={value}")
+    assert run.code == 2
+    assert f"argument {option}: {said}" in run.log
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
