@@ -104,6 +104,8 @@ class Caller:
         self._once = Retries(deadline=0.0)
         self._at = 0
         self._admin_at = 0
+        self.turn = 0
+        """Goes up where the next answer may be one of another server than the last one."""
 
     async def ask(self, call: Call) -> httpx.Response:
         """The answer, a success; raises EmbeddingServiceError once all tries have failed."""
@@ -115,6 +117,7 @@ class Caller:
             try:
                 response = await self.exchange.send(self._request(call, address, patience))
             except httpx.RequestError as fault:
+                self.turn += not isinstance(fault, httpx.PoolTimeout)
                 pause = patience.after_fault(fault, elsewhere=self._turn_from(address, call, failed))
                 if pause is None:
                     # The last try may have had a moment only: what the service has said before tells more.
@@ -124,6 +127,7 @@ class Caller:
                 if response.is_success or call.kind == "probe":
                     return response
                 refusal = _refusal(response)
+                self.turn += response.is_server_error and self._may_be_another(refusal)
                 elsewhere = response.is_server_error and self._turn_from(address, call, failed)
                 pause = patience.after_answer(refusal, elsewhere=elsewhere)
                 if pause is None:
@@ -143,6 +147,10 @@ class Caller:
         if call.is_admin:
             return self._sending.admin[self._admin_at]
         return self._sending.lookups[self._at]
+
+    def _may_be_another(self, refusal: EmbeddingServiceError) -> bool:
+        """Whether another server may give the next answer: not where the only one is busy."""
+        return refusal.code != "overloaded" or len(self._sending.lookups) > 1
 
     def _turn_from(self, address: Address, call: Call, failed: set[Address]) -> bool:
         """Goes on with the next address; whether that is one which has not failed in this call."""

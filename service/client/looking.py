@@ -11,6 +11,7 @@ from service.client.errors import (
     json_of,
     unreadable,
 )
+from service.client.facts import Facts, KnownFacts
 from service.client.inputs import read_batch
 from service.client.lookups import (
     Question,
@@ -22,22 +23,21 @@ from service.client.lookups import (
     vectors_of,
     with_mask_of,
 )
-from service.client.masks import Facts, mask_of
+from service.client.masks import mask_of
 from service.client.options import ITEM_NAMES, Item, name_of, read_options
 from service.client.splitting import Limits, fitting, is_divisible, joined, part_of, shifted
 
 _RESTARTS: Final = 5
-_MOST_FACTS: Final = 1024
 _TOO_LARGE: Final = 413
 
 
 class Lookups:
-    """Asks for vectors through a caller. What it learns, it keeps: limits, and the facts of versions."""
+    """Asks for vectors through a caller. What it learns, it keeps: limits, and for a while the facts of versions."""
 
     def __init__(self, caller: Caller, limits: Limits) -> None:
         self._caller = caller
         self._limits = limits
-        self._facts: dict[tuple[str, int], Facts] = {}
+        self._facts = KnownFacts()
         self._dims: dict[str, int] = {}
 
     async def one(self, question: Question) -> Lookup:
@@ -102,7 +102,7 @@ class Lookups:
             self._dims[question.table] = found.vectors.shape[-1]
         if question.is_pooled:
             return Lookup(found.vectors, None, found.table, found.version)
-        facts = self._facts.get((found.table, found.version))
+        facts = self._facts.get(found.table, found.version, self._caller.turn)
         if facts is None:
             facts = await self._learnt(found)
         if facts is None:
@@ -111,6 +111,7 @@ class Lookups:
 
     async def _learnt(self, found: Vectors) -> Facts | None:
         """The facts of the version that has answered; None for one that is gone since, or cannot be read."""
+        turn = self._caller.turn
         try:
             info = await self.table(found.table, found.version)
         except VersionNotFound:
@@ -118,9 +119,7 @@ class Lookups:
         if info.num_embeddings is None or info.on_oov is None:
             return None
         facts = Facts(info.padding_id, info.num_embeddings, info.on_oov)
-        while len(self._facts) >= _MOST_FACTS:
-            self._facts.pop(next(iter(self._facts)), None)
-        self._facts[found.table, found.version] = facts
+        self._facts.keep(found.table, found.version, turn, facts)
         return facts
 
     async def table(self, table: str, version: int | None) -> TableInfo:
