@@ -144,6 +144,29 @@ def test_a_layer_is_made_again_from_its_config(client: Client) -> None:
         each.close()
 
 
+def test_the_mask_is_that_of_the_version_that_gives_the_rows(client: Client) -> None:
+    ids = np.array([[0, 1, 2, 3]])
+    for padding in (0, 3, None, 1):
+        # A table with another padding id is another model's: the layer is used before and after the swap.
+        client.publish("swapped", ROWS, activate=True, **({} if padding is None else {"padding_id": padding}))
+        if padding == 0:
+            layer = RemoteEmbedding(client, "swapped")
+            averaged = keras.Sequential([layer, layers.GlobalAveragePooling1D()])
+        counting = [number for number in range(4) if number != padding]
+        np.testing.assert_allclose(averaged.predict(ids, verbose=0)[0], ROWS[counting].mean(axis=0), rtol=1e-5)
+        assert layer.padding_id == padding
+        mask = layer.compute_mask(ids)
+        assert (mask if mask is None else np.asarray(mask).tolist()) == (
+            None if padding is None else [[number in counting for number in range(4)]]
+        )
+
+
+def test_ids_that_a_table_masks_do_not_count(client: Client) -> None:
+    client.publish("masking", ROWS, activate=True, on_oov="mask")
+    averaged = keras.Sequential([RemoteEmbedding(client, "masking"), layers.GlobalAveragePooling1D()])
+    np.testing.assert_allclose(averaged.predict(np.array([[2, 99]]), verbose=0)[0], ROWS[2], rtol=1e-6)
+
+
 def test_another_dimension_is_an_error(client: Client) -> None:
     client.publish("changing", ROWS, activate=True)
     layer = RemoteEmbedding(client, "changing")
