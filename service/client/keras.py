@@ -9,7 +9,7 @@ from keras import KerasTensor, ops
 
 from service.client.answers import Lookup
 from service.client.clients import Client
-from service.client.errors import WrongType
+from service.client.errors import EmbeddingServiceError, WrongType
 from service.client.remote import NotEager, NotTrainable, RemoteTable
 
 
@@ -69,9 +69,17 @@ class RemoteEmbedding(keras.layers.Layer):  # type: ignore[misc]  # Keras has no
     def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ANN401  (tensors)
         if training:
             raise NotTrainable(f"table {self._remote.table!r} is served, not trained; predict with it")
-        found = self._remote.lookup(_ids(inputs))
+        found = self._found(inputs)
         self._answered.inputs, self._answered.mask = inputs, self._mask(found)
         return ops.convert_to_tensor(found.vectors, dtype=self.compute_dtype)
+
+    def _found(self, inputs: Any) -> Lookup:  # noqa: ANN401
+        try:
+            return self._remote.lookup(_ids(inputs))
+        except EmbeddingServiceError as error:
+            # Keras else makes another one of its class with more text, which has neither status nor members.
+            error._keras_call_info_injected = True  # type: ignore[attr-defined]
+            raise
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:  # noqa: ANN401, ARG002
         """True where an id counts, of the answer to these very `inputs`; None for a table without a padding id.

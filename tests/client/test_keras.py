@@ -102,8 +102,14 @@ def test_versions_and_labels_are_kept(client: Client) -> None:
 
 
 def test_ids_outside_are_an_error(client: Client) -> None:
-    with pytest.raises(OutOfVocabulary):
+    with pytest.raises(OutOfVocabulary) as refused:
         RemoteEmbedding(client, "words")(np.array([COUNT]))
+    assert (refused.value.status, refused.value.total, refused.value.num_embeddings) == (422, 1, COUNT)
+    assert refused.value.errors == [{"index": [0], "id": COUNT}]
+    model = keras.Sequential([RemoteEmbedding(client, "words"), layers.GlobalAveragePooling1D()])
+    with pytest.raises(OutOfVocabulary) as refused:
+        model.predict(np.array([[COUNT]]), verbose=0)
+    assert refused.value.total == 1
     with pytest.raises(OutOfVocabulary):
         RemoteEmbedding(client, "words")(np.array([-1]))
 
