@@ -78,7 +78,7 @@ class RemoteEmbedding(keras.layers.Layer):  # type: ignore[misc]  # Keras has no
             return self._remote.lookup(_ids(inputs))
         except EmbeddingServiceError as error:
             # Keras else makes another one of its class with more text, which has neither status nor members.
-            error._keras_call_info_injected = True  # type: ignore[attr-defined]
+            error._keras_call_info_injected = True  # type: ignore[attr-defined]  # noqa: SLF001
             raise
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:  # noqa: ANN401, ARG002

@@ -97,7 +97,7 @@ def _npz(batch: Batch) -> bytes:
     if batch.weights is not None:
         arrays["weights"] = batch.weights.reshape(shape)
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called `allow_pickle`
     return file.getvalue()
 
 
