@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 import httpx
 
+from service.client.deadlines import Timeouts
 from service.client.errors import EmbeddingServiceError, error_of, fault_of, json_of
 from service.client.retries import Patience, Retries, retry_after
 from service.client.uploads import Upload
@@ -21,8 +22,8 @@ _T = TypeVar("_T")
 class Exchange(Protocol):
     """What a client does with the world, blocking or not; everything else is written once for both."""
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        """The whole answer; raises httpx.RequestError."""
+    async def send(self, request: httpx.Request, ends: float | None) -> httpx.Response:
+        """The whole answer, at `ends` (of `time.monotonic`) if that is given; raises httpx.RequestError."""
         ...
 
     async def pause(self, seconds: float) -> None:
@@ -110,12 +111,13 @@ class Caller:
     async def ask(self, call: Call) -> httpx.Response:
         """The answer, a success; raises EmbeddingServiceError once all tries have failed."""
         patience = self._patience(call)
+        ends = self._ends(call, patience)
         failed: set[Address] = set()
         refusal: EmbeddingServiceError | None = None
         while True:
             address = self._address(call)
             try:
-                response = await self.exchange.send(self._request(call, address, patience))
+                response = await self.exchange.send(self._request(call, address, ends), ends)
             except httpx.RequestError as fault:
                 self.turn += not isinstance(fault, httpx.PoolTimeout)
                 pause = patience.after_fault(fault, elsewhere=self._turn_from(address, call, failed))
@@ -168,14 +170,14 @@ class Caller:
         failed.clear()
         return False
 
-    def _request(self, call: Call, address: Address, patience: Patience) -> httpx.Request:
+    def _request(self, call: Call, address: Address, ends: float | None) -> httpx.Request:
         content = call.content
         return httpx.Request(
             call.method,
             _url(address.base, call.target),
             headers=_headers(self._fields(call), address.host, call.content_type, call.accept, call.length),
             stream=httpx.ByteStream(content) if isinstance(content, bytes) else content,
-            extensions={"timeout": self._timeout(call, patience)},
+            extensions={"timeout": self._timeout(call, ends)},
         )
 
     def _fields(self, call: Call) -> tuple[tuple[str, str], ...]:
@@ -185,15 +187,15 @@ class Caller:
             return (*fields, ("Authorization", f"Bearer {sending.token}"))
         return fields
 
-    def _timeout(self, call: Call, patience: Patience) -> Mapping[str, float | None]:
+    def _ends(self, call: Call, patience: Patience) -> float | None:
         """Lookups wait no longer than to the deadline; changes take the time that they take."""
-        if call.is_admin:
-            return self._sending.admin_timeout.as_dict()
-        timeout = self._sending.timeout.as_dict()
-        if call.kind == "probe" or self._sending.retries.deadline == 0:
-            return timeout
-        left = max(0.001, patience.left())
-        return {name: left if seconds is None else min(seconds, left) for name, seconds in timeout.items()}
+        if call.is_admin or call.kind == "probe" or self._sending.retries.deadline == 0:
+            return None
+        return patience.ends
+
+    def _timeout(self, call: Call, ends: float | None) -> Mapping[str, float | None]:
+        timeout = self._sending.admin_timeout if call.is_admin else self._sending.timeout
+        return timeout.as_dict() if ends is None else Timeouts(timeout.as_dict(), ends)
 
 
 def _refusal(response: httpx.Response) -> EmbeddingServiceError:

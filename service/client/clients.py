@@ -3,7 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -11,6 +11,7 @@ import httpx
 
 from service.client.administering import AdminVerbs
 from service.client.calling import Caller, Exchange, Sending, addresses_of
+from service.client.deadlines import Punctual, late, left
 from service.client.looking import Lookups
 from service.client.retries import Retries
 from service.client.splitting import Limits
@@ -35,8 +36,17 @@ class _Blockingly:
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        return self._http.send(request)
+    async def send(self, request: httpx.Request, ends: float | None) -> httpx.Response:
+        if ends is None:
+            return self._http.send(request)
+        response = self._http.send(request, stream=True)
+        try:
+            response.stream = Punctual(cast("httpx.SyncByteStream", response.stream), ends)
+            response.read()
+        except BaseException:
+            response.close()
+            raise
+        return response
 
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251  (there is no event loop)
@@ -51,8 +61,12 @@ class _Awaitingly:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        return await self._http.send(request)
+    async def send(self, request: httpx.Request, ends: float | None) -> httpx.Response:
+        if ends is None:
+            return await self._http.send(request)
+        with anyio.move_on_after(left(ends)):
+            return await self._http.send(request)
+        raise late()
 
     async def pause(self, seconds: float) -> None:
         await anyio.sleep(seconds)

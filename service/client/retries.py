@@ -42,17 +42,17 @@ class Retries:
 class Patience:
     """The tries of one request. `repeatable` says whether it may be sent twice, being a question and no change."""
 
-    __slots__ = ("_ends", "_repeatable", "_retries", "tries")
+    __slots__ = ("_repeatable", "_retries", "ends", "tries")
 
     def __init__(self, retries: Retries, *, repeatable: bool) -> None:
         self._retries = retries
         self._repeatable = repeatable
-        self._ends = time.monotonic() + retries.deadline
+        self.ends = time.monotonic() + retries.deadline
         self.tries = 1
 
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self._ends - time.monotonic()
+        return self.ends - time.monotonic()
 
     def after_fault(self, fault: httpx.HTTPError, *, elsewhere: bool) -> float | None:
         """Seconds to wait after no answer, None to give up; `elsewhere` says that another address is asked next."""

@@ -14,6 +14,7 @@ import numpy as np
 RESET: Final = b"reset"
 CLOSE: Final = b"close"
 SILENCE: Final = b"silence"
+TRICKLE: Final = b"trickle"
 """What happens to a connection, instead of an answer, once the request has come."""
 
 
@@ -79,8 +80,21 @@ def _serve(connection: socket.socket, script: Scripted) -> None:
                 return
             if answer == CLOSE:
                 return
-            if answer != SILENCE:
+            if answer == TRICKLE:
+                _trickle(connection)
+            elif answer != SILENCE:
                 connection.sendall(answer)
+
+
+def _trickle(connection: socket.socket) -> None:
+    """An answer a byte at a time, for six seconds or until the client has gone."""
+    connection.sendall(b"HTTP/1.1 200 Text\r\nContent-Length: 300\r\n\r\n")
+    connection.settimeout(0.02)
+    for _ in range(300):
+        with suppress(TimeoutError):
+            if not connection.recv(1):
+                return
+        connection.sendall(b"x")
 
 
 def _request(connection: socket.socket) -> bytes:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.client import Client, OutOfVocabulary, WrongType
+from service.client.administering import PublishOptions
 from service.client.remote import DimensionChanged, NotEager, NotTrainable
 from service.store import TableStore
 from tests.keras_numpy import keras
@@ -153,8 +154,9 @@ def test_a_layer_is_made_again_from_its_config(client: Client) -> None:
 def test_the_mask_is_that_of_the_version_that_gives_the_rows(client: Client) -> None:
     ids = np.array([[0, 1, 2, 3]])
     for padding in (0, 3, None, 1):
+        given: PublishOptions = {} if padding is None else {"padding_id": padding}
         # A table with another padding id is another model's: the layer is used before and after the swap.
-        client.publish("swapped", ROWS, activate=True, **({} if padding is None else {"padding_id": padding}))
+        client.publish("swapped", ROWS, activate=True, **given)
         if padding == 0:
             layer = RemoteEmbedding(client, "swapped")
             averaged = keras.Sequential([layer, layers.GlobalAveragePooling1D()])

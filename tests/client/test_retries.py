@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -31,7 +32,7 @@ from service.client import (
 from service.client.retries import retry_after
 from service.store import TableStore
 from tests.client.both import QUICK, Kind, opened
-from tests.client.scripted import CLOSE, RESET, SILENCE, answer, info, problem, scripted, vectors
+from tests.client.scripted import CLOSE, RESET, SILENCE, TRICKLE, answer, info, problem, scripted, vectors
 from tests.world import publish
 
 ROWS = np.random.default_rng(3).normal(size=(500, 4)).astype(np.float32)
@@ -68,7 +69,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again(kind: Kind, stuck: byte
 def test_a_connection_that_was_kept_and_closed_is_made_anew_at_once(kind: Kind) -> None:
     slow = Retries(deadline=60.0, first_pause=30.0, longest_pause=30.0)
     with (
-        scripted(FINE, info(), CLOSE, FINE) as server,
+        scripted(FINE, info(), CLOSE, FINE, info()) as server,
         opened(kind, server.url, retries=slow) as client,
     ):
         started = time.monotonic()
@@ -119,6 +120,28 @@ def test_the_deadline_ends_the_wait_for_an_answer(kind: Kind) -> None:
         with pytest.raises(ConnectionTimeout):
             client.lookup("words", [1])
         assert time.monotonic() - started < 3
+
+
+def test_the_deadline_ends_an_answer_that_comes_in_dribs(kind: Kind) -> None:
+    """Every byte comes in time, and the last one long after the deadline."""
+    brief = Retries(deadline=0.5, first_pause=0.01, longest_pause=0.05)
+    with scripted(TRICKLE) as server, opened(kind, server.url, retries=brief, timeout=30.0) as client:
+        with pytest.raises(ConnectionTimeout, match="not whole at the deadline"):
+            client.lookup("words", [1])
+        assert len(server.requests) == 1
+
+
+def test_the_deadline_ends_the_wait_for_a_free_connection() -> None:
+    one = httpx.Limits(max_connections=1)
+    brief = Retries(deadline=0.5, first_pause=0.01, longest_pause=0.05)
+
+    async def both(url: str) -> list[object]:
+        async with AsyncClient(url, retries=brief, timeout=30.0, connections=one) as client:
+            asked = (client.lookup("words", [1]) for _ in range(2))
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    with scripted(SILENCE) as server:
+        assert [type(found) for found in asyncio.run(both(server.url))] == [ConnectionTimeout] * 2
 
 
 def test_without_retries_there_is_one_try(kind: Kind) -> None:
