@@ -111,7 +111,7 @@ def _tar(members: dict[str, Upload]) -> Upload:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = content.size
-            yield info.tobuf()
+            yield info.tobuf(tarfile.GNU_FORMAT)  # others have more than one block from 8 GiB on
             yield from content
             yield bytes(-content.size % _BLOCK)
         yield bytes(2 * _BLOCK)

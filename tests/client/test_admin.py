@@ -107,6 +107,15 @@ def test_a_large_array_is_streamed_and_checked(admin: Asked) -> None:
     assert rows(admin, count=40_000).tobytes() == matrix.tobytes()
 
 
+def test_a_table_beyond_8_gib_has_a_head_of_one_block(tmp_path: Path) -> None:
+    shape = (2**17, 2**14 + 1)
+    matrix = np.memmap(tmp_path / "sparse", dtype=np.float32, mode="w+", shape=shape)
+    upload, _ = upload_of(matrix, ["a"])
+    head = next(iter(upload))
+    assert len(head) == tarfile.BLOCKSIZE
+    assert tarfile.TarInfo.frombuf(head, "utf-8", "strict").size == 4 * shape[0] * shape[1] + 128
+
+
 def test_what_was_damaged_on_its_way_is_refused(kind: Kind, tmp_path: Path) -> None:
     """The digest is that of what was read, so that another body does not pass."""
     done = answer(201, b'{"table":"words","version":1,"active":false}')
