@@ -15,6 +15,8 @@ from service.client.uploads import Upload
 JSON: Final = "application/json"
 OCTETS: Final = "application/octet-stream"
 NPZ: Final = "application/x-npz"
+_OF_EACH: Final = frozenset({"host", "accept", "content-type", "content-length", "transfer-encoding"})
+"""Fields whose value follows from the request."""
 
 _T = TypeVar("_T")
 
@@ -76,8 +78,13 @@ class Address(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> "Address":
-        """Raises ValueError for what is no address of HTTP."""
-        parsed = httpx.URL(url)
+        """Raises ValueError for what is no address of HTTP, and for one with a name and a password."""
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ValueError("an address is like http://host:8000") from None
+        if parsed.userinfo:  # not shown, being a secret
+            raise ValueError(f"the address of {parsed.host!r} has credentials; give them as token or in headers")
         if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
             raise ValueError(f"{url!r} is not like http://host:8000")
         return cls(str(parsed).rstrip("/"), parsed.netloc.decode("ascii"))
@@ -184,7 +191,8 @@ class Caller:
         sending = self._sending
         fields = sending.headers + call.extra if call.extra else sending.headers
         if call.is_admin and sending.token is not None:
-            return (*fields, ("Authorization", f"Bearer {sending.token}"))
+            others = (field for field in fields if field[0].lower() != "authorization")
+            return (*others, ("Authorization", f"Bearer {sending.token}"))
         return fields
 
     def _ends(self, call: Call, patience: Patience) -> float | None:
@@ -220,6 +228,16 @@ def _headers(
     if length is not None:
         found.append(("Content-Length", str(length)))
     return httpx.Headers(found)
+
+
+def fields_of(given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The caller's fields for all requests, over the client's own; raises ValueError for those of each request."""
+    found = {"user-agent": ("User-Agent", "embedding-table-client")}
+    for name, value in given.items():
+        if name.lower() in _OF_EACH:
+            raise ValueError(f"the field {name} is set by the client and cannot be given in headers")
+        found[name.lower()] = (name, value)
+    return tuple(found.values())
 
 
 def addresses_of(given: str | Iterable[str]) -> tuple[Address, ...]:

@@ -10,7 +10,7 @@ import anyio.to_thread
 import httpx
 
 from service.client.administering import AdminVerbs
-from service.client.calling import Caller, Exchange, Sending, addresses_of
+from service.client.calling import Caller, Exchange, Sending, addresses_of, fields_of
 from service.client.deadlines import Punctual, late, left
 from service.client.looking import Lookups
 from service.client.retries import Retries
@@ -98,7 +98,7 @@ class _Connected(AdminVerbs):
         sending = Sending(
             lookups,
             lookups if admin_url is None else addresses_of(admin_url),
-            tuple({"User-Agent": "embedding-table-client", **(headers or {})}.items()),
+            fields_of(headers or {}),
             token,
             httpx.Timeout(timeout),
             httpx.Timeout(admin_timeout),
@@ -126,8 +126,8 @@ class Client(Blocking, _Connected):
     `timeout` is for each connection, each wait for bytes and each wait for a free connection, in seconds or as
     httpx.Timeout; `admin_timeout` the same for admin verbs. `retries` says how long failures are tried again, None
     that they are not. `limits` are those of the service, beyond which lookups are divided. `connections` is httpx'
-    pool. `headers` go with every request. `trust_env` lets proxies and certificates be named by the environment, as
-    httpx does (`NO_PROXY` excepts hosts).
+    pool. `headers` go with every request; `token` takes the place of an `Authorization`. `trust_env` lets proxies and
+    certificates be named by the environment, as httpx does (`NO_PROXY` excepts hosts).
     """
 
     def _exchange(self, **options: Any) -> Exchange:  # noqa: ANN401

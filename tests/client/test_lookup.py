@@ -395,10 +395,37 @@ def test_headers_go_with_every_request_and_the_token_with_admin_verbs_only(kind:
     assert [b"authorization: bearer secret" in head for head in heads] == [False, False, True]
 
 
+def test_fields_are_the_same_in_small_and_capital_letters(kind: Kind) -> None:
+    headers = {"authorization": "Basic abc", "user-agent": "search", "X-Team": "one", "x-team": "two"}
+    with (
+        scripted(vectors(ROWS[[1]]), info(), answer(204)) as server,
+        opened(kind, server.url, token="secret", headers=headers) as client,
+    ):
+        client.lookup("words", [1])
+        client.delete_label("words", "stable")
+    for request, authorization in zip(server.requests, ("Basic abc", "Basic abc", "Bearer secret"), strict=True):
+        lines = [line.partition(": ") for line in request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]]
+        for name, value in (("authorization", authorization), ("user-agent", "search"), ("x-team", "two")):
+            assert [said for field, _, said in lines if field.lower() == name] == [value]
+
+
+@pytest.mark.parametrize("name", ["Host", "accept", "Content-Type", "content-length", "Transfer-Encoding"])
+def test_fields_of_each_request_are_not_for_all(name: str) -> None:
+    with pytest.raises(ValueError, match=f"the field {name} is set by the client"):
+        Client("http://localhost:8000", headers={name: "x"})
+
+
+@pytest.mark.parametrize("asked", [{"base_url": "http://bob:hunter2@host:8000"}, {"admin_url": "http://hunter2@host"}])
+def test_credentials_in_an_address_are_refused_and_not_shown(asked: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the address of 'host' has credentials") as refused:
+        Client(**{"base_url": "http://host", **asked})
+    assert "hunter2" not in str(refused.value)
+
+
 def test_the_client_says_what_it_takes() -> None:
-    wrongs: tuple[Any, ...] = ([], "ftp://host", "host:8000", "http://host?x=1")
+    wrongs: tuple[Any, ...] = ([], "ftp://host", "host:8000", "http://host?x=1", "http://[::1")
     for wrong in wrongs:
-        with pytest.raises(ValueError, match=r"must be an address|is not like"):
+        with pytest.raises(ValueError, match=r"must be an address|is not like|is like"):
             Client(wrong)
     with pytest.raises(ValueError, match="negative"):
         Retries(deadline=-1)
