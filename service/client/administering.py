@@ -16,6 +16,7 @@ from service.client.answers import (
     value_of,
 )
 from service.client.calling import JSON, OCTETS, Call
+from service.client.inputs import whole
 from service.client.options import name_of
 from service.client.uploads import TOKENS_FILE, Source, upload_of
 from service.client.verbs import Verb, Verbs
@@ -95,13 +96,17 @@ class AdminVerbs(Verbs):
 
         Raises VersionNotFound, Conflict for a version that is damaged or that a worker cannot load, WorkersSilent.
         """
-        call = _change("POST", f"{_of(table)}/activate", {"version": version})
+        call = _change("POST", f"{_of(table)}/activate", {"version": whole(version, "version")})
         return value_of(Activation, await self._caller.read(call))
 
     @Verb
     async def activate_all(self, versions: Mapping[str, int]) -> Activations:
         """Puts versions of several tables in force, all of them or none."""
-        call = _change("POST", f"{_ADMIN}/activate", {"tables": dict(versions)})
+        call = _change(
+            "POST",
+            f"{_ADMIN}/activate",
+            {"tables": {table: whole(version, "version") for table, version in versions.items()}},
+        )
         return value_of(Activations, await self._caller.read(call))
 
     @Verb
@@ -113,7 +118,7 @@ class AdminVerbs(Verbs):
     async def label(self, table: str, label: str, version: int) -> Label:
         """Makes `label` name a version, which must verify and load."""
         target = f"{_of(table)}/labels/{name_of(label, 'label')}"
-        call = _change("PUT", target, {"version": version})._replace(kind="admin again")
+        call = _change("PUT", target, {"version": whole(version, "version")})._replace(kind="admin again")
         return value_of(Label, await self._caller.read(call))
 
     @Verb
@@ -124,7 +129,7 @@ class AdminVerbs(Verbs):
     @Verb
     async def delete_version(self, table: str, version: int) -> None:
         """Deletes a version; raises Conflict while it is active or labelled, VersionNotFound."""
-        await self._caller.ask(Call("DELETE", f"{_of(table)}/versions/{version}", "admin"))
+        await self._caller.ask(Call("DELETE", f"{_of(table)}/versions/{whole(version, 'version')}", "admin"))
 
     @Verb
     async def prune(self, table: str, *, keep: int = 2, older_than_days: float = 0.0) -> Pruned:
@@ -132,7 +137,7 @@ class AdminVerbs(Verbs):
 
         Those that are active, that were before, or that have a label stay.
         """
-        body = {"keep": keep, "older_than_days": older_than_days}
+        body = {"keep": whole(keep, "keep"), "older_than_days": float(older_than_days)}
         return value_of(Pruned, await self._caller.read(_change("POST", f"{_of(table)}/prune", body)))
 
     @Verb

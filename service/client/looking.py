@@ -24,7 +24,7 @@ from service.client.lookups import (
     with_mask_of,
 )
 from service.client.masks import mask_of
-from service.client.options import ITEM_NAMES, Item, name_of, read_options
+from service.client.options import ITEM_NAMES, Item, name_of, read_options, version_of
 from service.client.splitting import Limits, fitting, is_divisible, joined, part_of, shifted
 
 _RESTARTS: Final = 5
@@ -158,9 +158,9 @@ def _question_of(index: int, item: Item) -> Question:
     table, version, label = given.pop("table"), given.pop("version", None), given.pop("label", None)
     try:
         batch = read_batch(*(given.pop(name, None) for name in ("ids", "tokens", "mask", "weights")))
+        return Question(table, batch, read_options(given), version_of(version), label)
     except EmbeddingServiceError as error:
         raise type(error)(error.detail, None, {**error.members, "lookup": index}) from None
-    return Question(table, batch, read_options(given), version, label)
 
 
 def _item_text(question: Question) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from service.client.errors import WrongType
-from service.client.inputs import invalid
+from service.client.inputs import invalid, whole
 from service.types import Masked, OovRule, Pooling, Side, Truncation
 
 
@@ -51,6 +51,7 @@ class Item(Options, total=False):
 _NAMES: Final = frozenset(Options.__annotations__)
 ITEM_NAMES: Final = frozenset(Item.__annotations__)
 _NONE: Final = Options()
+_MOST_LENGTH: Final = (1 << 63) - 1
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
@@ -62,10 +63,19 @@ def read_options(given: Mapping[str, Any]) -> Options:
     found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if "dtype" in found and not isinstance(found["dtype"], str):
         found["dtype"] = _dtype_name(found["dtype"])
+    if "length" in found:
+        found["length"] = _length(found["length"])
     for name in ("normalize", "flatten"):
         if isinstance(found.get(name), np.bool):
             found[name] = bool(found[name])
     return found  # type: ignore[return-value]  # names are checked, the service checks values
+
+
+def _length(given: object) -> int:
+    length = whole(given, "length")
+    if length > _MOST_LENGTH:
+        raise invalid("length must be an integer of at most 63 bits", "length")
+    return length
 
 
 def _dtype_name(given: object) -> str:
@@ -109,7 +119,7 @@ def target_of(table: str, version: int | None, label: str | None) -> str:
     return _target(table, version, label)
 
 
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=4096)
 def _target(table: str, version: int | None, label: str | None) -> str:
     chosen = "" if version is None else f"/versions/{version}"
     if label is not None:
@@ -123,4 +133,12 @@ def name_of(name: str, field: str) -> str:
         raise WrongType(f"{field} must be a string, not {type(name).__name__}", None, {"field": field})
     if name.strip(".") == "":  # a path leaves those out
         raise invalid(f"{name!r} is not the name of a {field}", field)
-    return quote(name, safe="")
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError:  # half a surrogate pair
+        raise invalid(f"{name!r} is not the name of a {field}", field) from None
+
+
+def version_of(version: int | None) -> int | None:
+    """The number of a version as an int, None for the one in force; raises WrongType."""
+    return None if version is None else whole(version, "version")

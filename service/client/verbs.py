@@ -10,7 +10,7 @@ from service.client.errors import ConnectionFault, error_of, json_of
 from service.client.inputs import read_batch
 from service.client.looking import Lookups
 from service.client.lookups import Question
-from service.client.options import Item, Options, read_options
+from service.client.options import Item, Options, read_options, version_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -92,7 +92,7 @@ class Verbs:
         NotRepresentable, InvalidRequest, WrongType, RequestTooLarge, NotReady, Overloaded, ConnectionFault.
         """
         batch = read_batch(ids, tokens, mask, weights)
-        return await self._lookups.one(Question(table, batch, read_options(options), version, label))
+        return await self._lookups.one(Question(table, batch, read_options(options), version_of(version), label))
 
     @Verb
     async def lookup_many(self, lookups: Iterable[Item]) -> list[Lookup]:
@@ -112,7 +112,7 @@ class Verbs:
     @Verb
     async def table(self, table: str, version: int | None = None) -> TableInfo:
         """A table as it is served, or one of its versions; raises TableNotFound, VersionNotFound."""
-        return await self._lookups.table(table, version)
+        return await self._lookups.table(table, version_of(version))
 
     @Verb
     async def ready(self) -> Readiness:

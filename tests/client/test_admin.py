@@ -188,6 +188,20 @@ def test_versions_are_activated_labelled_and_deleted(admin: Asked) -> None:
     assert (line.table, line.versions, line.workers) == ("words", (1, 2), detail.workers)
 
 
+def test_integers_of_numpy_are_versions(admin: Asked) -> None:
+    first, second, third = np.arange(1, 4)
+    for _ in range(3):
+        admin.publish("words", KERAS_ROWS, padding_id=np.int64(0))
+    assert admin.activate("words", second).active_version == 2
+    assert admin.activate_all({"words": third}).tables[0].active_version == 3
+    assert admin.label("words", "canary", second).version == 2
+    assert admin.prune("words", keep=np.int64(9), older_than_days=np.float32(1)).removed == ()
+    admin.delete_version("words", first)
+    for wrong in ("3", 3.0, True):
+        with pytest.raises(WrongType, match="version must be an integer"):
+            admin.activate("words", wrong)
+
+
 def test_a_table_that_was_never_activated_has_nothing_to_roll_back(admin: Asked) -> None:
     admin.publish("words", KERAS_ROWS)
     with pytest.raises(Conflict):

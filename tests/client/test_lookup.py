@@ -127,9 +127,18 @@ def test_one_and_true_are_not_the_same(client: Asked) -> None:
         with pytest.raises(InvalidRequest):
             client.lookup("plain", [[1]], **wrong)
         assert client.lookup("plain", [[1]], length=1).vectors.shape == (1, 1, 3)
-    with pytest.raises(VersionNotFound):
+    with pytest.raises(WrongType):
         client.lookup("plain", [1], version=True)
     assert client.lookup("plain", [1], version=1).version == 1
+
+
+def test_integers_of_numpy_are_integers(client: Asked) -> None:
+    for asked in ({"ids": [[1, 2]]}, {"ids": [[1, 2**70]], "on_oov": "zeros"}, {"tokens": [["river"]]}):
+        found = client.lookup("padded", **asked, length=np.int64(3), version=np.int64(1))
+        assert found.vectors.shape == (1, 3, 3)
+    (one,) = client.lookup_many([{"table": "versions", "ids": [1], "version": np.int32(3), "length": np.uint8(2)}])
+    assert (one.version, one.vectors.shape) == (3, (2, 3))
+    assert client.table("versions", np.int64(3)).version == 3
 
 
 def test_an_option_that_is_none_is_not_given(client: Asked) -> None:
@@ -192,6 +201,11 @@ def test_an_option_that_is_wrong_is_named(client: Asked, option: str, value: obj
         ({"ids": [1], "dtype": "no dtype at all"}, "dtype"),
         ({"ids": [1], "dtype": ...}, "dtype"),
         ({"ids": [1], "version": 1, "label": "stable"}, "version"),
+        ({"ids": [1], "version": "1/lookup?x="}, "version"),
+        ({"ids": [1], "version": 1.0}, "version"),
+        ({"ids": [1], "length": "3"}, "length"),
+        ({"ids": [[1]], "length": 10**30}, "length"),
+        ({"tokens": ["river"], "length": 10**4000}, "length"),
     ],
     ids=repr,
 )
@@ -276,7 +290,7 @@ def test_an_error_of_several_names_the_lookup(client: Asked) -> None:
         (lambda c: c.lookup("", [1]), InvalidRequest),
         (lambda c: c.lookup(3, [1]), WrongType),
         (lambda c: c.lookup("plain", [1], version=9), VersionNotFound),
-        (lambda c: c.lookup("plain", [1], version="x"), VersionNotFound),
+        (lambda c: c.lookup("\udc80", [1]), InvalidRequest),
         (lambda c: c.lookup("plain", [1], label="nobody"), LabelNotFound),
         (lambda c: c.table("nowhere"), TableNotFound),
         (lambda c: c.table("plain", 9), VersionNotFound),

@@ -227,6 +227,7 @@ def test_retry_after_may_be_a_date(seconds: int, low: float, high: float) -> Non
 def test_retry_after_that_says_nothing() -> None:
     assert retry_after({}) is None
     assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({"retry-after": "\u00b2"}) is None
     assert retry_after({"retry-after": " 7 "}) == 7.0
 
 
