@@ -13,7 +13,6 @@ from service.client.answers import (
     Published,
     TableDetail,
     TableLine,
-    value_of,
 )
 from service.client.calling import JSON, OCTETS, Call
 from service.client.inputs import whole
@@ -80,7 +79,7 @@ class AdminVerbs(Verbs):
             query.setdefault("vocabulary", TOKENS_FILE)
         digested = (("Content-Digest", digest),)
         call = Call("POST", _versions(table, query), "admin", upload, OCTETS, JSON, digested)
-        return value_of(Published, await self._caller.read(call))
+        return await self._caller.value(Published, call)
 
     @Verb
     async def publish_from(
@@ -88,7 +87,7 @@ class AdminVerbs(Verbs):
     ) -> Published:
         """Publishes a file of the server's, by its name below the folder that the operator has allowed."""
         target = _versions(table, {**_given(options), "activate": activate})
-        return value_of(Published, await self._caller.read(_change("POST", target, {"source": source})))
+        return await self._caller.value(Published, _change("POST", target, {"source": source}))
 
     @Verb
     async def activate(self, table: str, version: int) -> Activation:
@@ -97,7 +96,7 @@ class AdminVerbs(Verbs):
         Raises VersionNotFound, Conflict for a version that is damaged or that a worker cannot load, WorkersSilent.
         """
         call = _change("POST", f"{_of(table)}/activate", {"version": whole(version, "version")})
-        return value_of(Activation, await self._caller.read(call))
+        return await self._caller.value(Activation, call)
 
     @Verb
     async def activate_all(self, versions: Mapping[str, int]) -> Activations:
@@ -107,19 +106,19 @@ class AdminVerbs(Verbs):
             f"{_ADMIN}/activate",
             {"tables": {table: whole(version, "version") for table, version in versions.items()}},
         )
-        return value_of(Activations, await self._caller.read(call))
+        return await self._caller.value(Activations, call)
 
     @Verb
     async def rollback(self, table: str) -> Activation:
         """Activates the version before; twice swaps back. Raises Conflict where there is none."""
-        return value_of(Activation, await self._caller.read(Call("POST", f"{_of(table)}/rollback", "admin")))
+        return await self._caller.value(Activation, Call("POST", f"{_of(table)}/rollback", "admin"))
 
     @Verb
     async def label(self, table: str, label: str, version: int) -> Label:
         """Makes `label` name a version, which must verify and load."""
         target = f"{_of(table)}/labels/{name_of(label, 'label')}"
         call = _change("PUT", target, {"version": whole(version, "version")})._replace(kind="admin again")
-        return value_of(Label, await self._caller.read(call))
+        return await self._caller.value(Label, call)
 
     @Verb
     async def delete_label(self, table: str, label: str) -> None:
@@ -138,18 +137,17 @@ class AdminVerbs(Verbs):
         Those that are active, that were before, or that have a label stay.
         """
         body = {"keep": whole(keep, "keep"), "older_than_days": float(older_than_days)}
-        return value_of(Pruned, await self._caller.read(_change("POST", f"{_of(table)}/prune", body)))
+        return await self._caller.value(Pruned, _change("POST", f"{_of(table)}/prune", body))
 
     @Verb
     async def admin_table(self, table: str) -> TableDetail:
         """A table's versions, labels and history, and what every worker serves."""
-        return value_of(TableDetail, await self._caller.read(Call("GET", _of(table), "admin read")))
+        return await self._caller.value(TableDetail, Call("GET", _of(table), "admin read"))
 
     @Verb
     async def admin_tables(self) -> list[TableLine]:
         """All tables of the store, and what every worker serves."""
-        content = await self._caller.read(Call("GET", f"{_ADMIN}/tables", "admin read"))
-        return [value_of(TableLine, each) for each in content["tables"]]
+        return await self._caller.values(TableLine, Call("GET", f"{_ADMIN}/tables", "admin read"), "tables")
 
 
 def _of(table: str) -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 import httpx
 
+from service.client.answers import value_of, values_of
 from service.client.deadlines import Timeouts
-from service.client.errors import EmbeddingServiceError, error_of, fault_of, json_of
+from service.client.errors import EmbeddingServiceError, error_of, fault_of, json_of, read_from
 from service.client.retries import Patience, Retries, retry_after
 from service.client.uploads import Upload
 
@@ -144,9 +145,17 @@ class Caller:
             if pause > 0:
                 await self.exchange.pause(pause)
 
-    async def read(self, call: Call) -> dict[str, Any]:
-        """The answer as a JSON object; raises UnexpectedAnswer too."""
-        return json_of(await self.ask(call))
+    async def value(self, kind: type[_T], call: Call) -> _T:
+        """The answer as a value; raises UnexpectedAnswer too."""
+        response = await self.ask(call)
+        with read_from(response):
+            return value_of(kind, json_of(response))
+
+    async def values(self, kind: type[_T], call: Call, name: str) -> list[_T]:
+        """The list that the answer has under a name, as values; raises UnexpectedAnswer too."""
+        response = await self.ask(call)
+        with read_from(response):
+            return values_of(kind, json_of(response).get(name))
 
     def _patience(self, call: Call) -> Patience:
         retries = self._once if call.kind == "probe" else self._sending.retries

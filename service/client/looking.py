@@ -2,14 +2,14 @@
 
 from typing import Any, Final
 
-from service.client.answers import Lookup, TableInfo, value_of
+from service.client.answers import Lookup, TableInfo
 from service.client.calling import JSON, Call, Caller
 from service.client.errors import (
     EmbeddingServiceError,
     RequestTooLarge,
     VersionNotFound,
     json_of,
-    unreadable,
+    read_from,
 )
 from service.client.facts import Facts, KnownFacts
 from service.client.inputs import read_batch
@@ -91,11 +91,9 @@ class Lookups:
             raise RequestTooLarge("the body is not sent: it is beyond the limits", None, {})
         response = await self._caller.ask(call)
         if call.accept == JSON:
-            try:
-                return lookup_of(json_of(response), question.batch, question.options)
-            except (KeyError, TypeError, ValueError) as error:
-                raise unreadable(response, f"{type(error).__name__} {error}") from error
-        return await self._masked(question, vectors_of(response))
+            with read_from(response):
+                return lookup_of(json_of(response), question)
+        return await self._masked(question, vectors_of(response, question))
 
     async def _masked(self, question: Question, found: Vectors) -> Lookup:
         if not question.options.get("flatten"):
@@ -106,7 +104,7 @@ class Lookups:
         if facts is None:
             facts = await self._learnt(found)
         if facts is None:
-            return with_mask_of(await self._caller.ask(call_of(question, with_mask=True)))
+            return with_mask_of(await self._caller.ask(call_of(question, with_mask=True)), question)
         return Lookup(found.vectors, mask_of(question.batch, question.options, facts), found.table, found.version)
 
     async def _learnt(self, found: Vectors) -> Facts | None:
@@ -125,22 +123,16 @@ class Lookups:
     async def table(self, table: str, version: int | None) -> TableInfo:
         """What the server knows of a table, or of one version of it."""
         chosen = "" if version is None else f"/versions/{version}"
-        response = await self._caller.ask(Call("GET", f"/v1/tables/{name_of(table, 'table')}{chosen}"))
-        return value_of(TableInfo, json_of(response))
+        return await self._caller.value(TableInfo, Call("GET", f"/v1/tables/{name_of(table, 'table')}{chosen}"))
 
     async def many(self, items: list[Item]) -> list[Lookup]:
         """The answers to several lookups, of one snapshot, in one request."""
         questions = [_question_of(index, item) for index, item in enumerate(items)]
         body = b'{"lookups":[%b]}' % b",".join(map(_item_text, questions))
         response = await self._caller.ask(Call("POST", "/v1/lookup", "read", body, JSON, JSON))
-        results = json_of(response).get("results")
-        try:
-            return [
-                lookup_of(result, question.batch, question.options)
-                for question, result in zip(questions, results or [], strict=True)
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise unreadable(response, f"{type(error).__name__} {error}") from error
+        with read_from(response):
+            results = json_of(response).get("results") or []
+            return [lookup_of(result, question) for question, result in zip(questions, results, strict=True)]
 
 
 class _VersionGone(VersionNotFound):

@@ -6,7 +6,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, 
 
 from service.client.answers import Lookup, Readiness, TableInfo, value_of
 from service.client.calling import Call, Caller
-from service.client.errors import ConnectionFault, error_of, json_of
+from service.client.errors import ConnectionFault, error_of, json_of, read_from
 from service.client.inputs import read_batch
 from service.client.looking import Lookups
 from service.client.lookups import Question
@@ -106,8 +106,7 @@ class Verbs:
     @Verb
     async def tables(self) -> list[TableInfo]:
         """Every table of the store, by name."""
-        content = await self._caller.read(Call("GET", "/v1/tables"))
-        return [value_of(TableInfo, each) for each in content["tables"]]
+        return await self._caller.values(TableInfo, Call("GET", "/v1/tables"), "tables")
 
     @Verb
     async def table(self, table: str, version: int | None = None) -> TableInfo:
@@ -121,7 +120,8 @@ class Verbs:
         content = json_of(response)
         if "missing" not in content:
             raise error_of(response)
-        return value_of(Readiness, {**content, "ready": response.is_success})
+        with read_from(response):
+            return value_of(Readiness, {**content, "ready": response.is_success})
 
     @Verb
     async def live(self) -> bool:

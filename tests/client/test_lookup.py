@@ -1,6 +1,7 @@
 """What a lookup takes and gives: arrays, sequences, tokens, versions, several tables, and what is refused unsent."""
 
 import io
+import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -381,6 +382,47 @@ def test_an_answer_of_another_program_is_told_apart(kind: Kind, said: bytes) -> 
     with scripted(said) as server, opened(kind, server.url) as client, pytest.raises(UnexpectedAnswer) as told:
         client.lookup("words", [1])
     assert told.value.status == int(said.split(b" ")[1])
+
+
+@pytest.mark.parametrize("shape", ["-1,1", "1,-1", "2,1", "1,1,1,2", "2", "-2"])
+def test_an_answer_of_another_shape_than_the_ids_is_refused(kind: Kind, shape: str) -> None:
+    said = answer(200, bytes(8), embedding_table="words", embedding_version="1", embedding_shape=shape,
+                  embedding_dtype="float32")  # fmt: skip
+    with scripted(said, info()) as server, opened(kind, server.url) as client:
+        for options in ({}, {"pooling": "sum"}):
+            with pytest.raises(UnexpectedAnswer, match="shape"):
+                client.lookup("words", [[1]], **options)
+        assert len(server.requests) == 2
+
+
+def test_an_answer_in_json_of_another_shape_is_refused(kind: Kind) -> None:
+    content = {"vectors": "AAAAAAAAAAA=", "dtype": "float32", "shape": [2, 1], "table": "words", "version": 1}
+    one, many = (answer(200, json.dumps(said).encode()) for said in (content, {"results": [content]}))
+    with scripted(one, many) as server, opened(kind, server.url) as client:
+        with pytest.raises(UnexpectedAnswer, match="shape"):
+            client.lookup("words", tokens=["a"])
+        with pytest.raises(UnexpectedAnswer, match="shape"):
+            client.lookup_many([{"table": "words", "tokens": ["a"]}])
+
+
+@pytest.mark.parametrize("said", [b"{}", b'{"tables":3}', b'{"tables":[3]}', b'{"tables":[{}]}', b"[]"])
+def test_an_answer_that_leaves_out_what_it_should_tell_is_refused(kind: Kind, said: bytes) -> None:
+    asked: list[tuple[str, list[object]]] = [
+        ("tables", []),
+        ("table", ["words"]),
+        ("ready", []),
+        ("admin_tables", []),
+        ("admin_table", ["words"]),
+        ("activate", ["words", 1]),
+        ("activate_all", [{"words": 1}]),
+        ("label", ["words", "stable", 1]),
+        ("prune", ["words"]),
+        ("publish", ["words", ROWS]),
+    ]
+    with scripted(answer(200, said)) as server, opened(kind, server.url, token="secret") as client:
+        for verb, arguments in asked:
+            with pytest.raises(UnexpectedAnswer):
+                getattr(client, verb)(*arguments)
 
 
 def test_tokens_are_told_apart_from_another_programs_answer(kind: Kind) -> None:
