@@ -201,7 +201,7 @@ def value_of(kind: type[_T], content: object) -> _T:
     if not isinstance(content, dict):
         raise TypeError(f"{content!r:.50} is no {kind.__name__}")
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # all kinds here are dataclasses
-    if missing := [name for name in _needed(kind) if content.get(name) is None]:
+    if missing := [name for name in _needed(kind) if content.get(name) is None]:  # type: ignore[arg-type]
         raise ValueError(f"no {', '.join(missing)}")
     return kind(**{name: _member(kind, name, content.get(name)) for name in names})
 

@@ -41,7 +41,8 @@ class Exchange(Protocol):
 class Call(NamedTuple):
     """A request without its address. `kind`: lookups and other reads may be sent twice, changes may not.
 
-    `probe` is a question for the state at this moment: it is asked once, and every status is an answer.
+    `probe` is a question for the state at this moment: each address is asked once at most, and every status is an
+    answer.
     """
 
     method: str
@@ -128,7 +129,10 @@ class Caller:
                 response = await self.exchange.send(self._request(call, address, ends), ends)
             except httpx.RequestError as fault:
                 self.turn += not isinstance(fault, httpx.PoolTimeout)
-                pause = patience.after_fault(fault, elsewhere=self._turn_from(address, call, failed))
+                elsewhere = self._turn_from(address, call, failed)
+                if elsewhere and call.kind == "probe":
+                    continue
+                pause = patience.after_fault(fault, elsewhere=elsewhere)
                 if pause is None:
                     # The last try may have had a moment only: what the service has said before tells more.
                     is_late = isinstance(fault, httpx.TimeoutException)

@@ -1,6 +1,7 @@
 """When a call is tried again, and how long is waited before that."""
 
 import random
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ class Patience:
         """Seconds to wait after no answer, None to give up; `elsewhere` says that another address is asked next."""
         if isinstance(fault, _OUR_OWN) or not (self._repeatable or isinstance(fault, _NOTHING_SENT)):
             return None
+        if _is_untrusted(fault) and not elsewhere:  # it will not be trusted in a second either
+            return None
         # A connection that was kept is often closed by a server that is well; another one is made at once.
         at_once = elsewhere or (self.tries == 1 and not isinstance(fault, (*_NOTHING_SENT, httpx.TimeoutException)))
         return self._next(0.0 if at_once else self._pause())
@@ -79,6 +82,13 @@ class Patience:
             return None
         self.tries += 1
         return pause
+
+
+def _is_untrusted(fault: BaseException | None) -> bool:
+    """Whether the server's certificate is what was wrong."""
+    if fault is None or isinstance(fault, ssl.SSLCertVerificationError):
+        return fault is not None
+    return _is_untrusted(fault.__cause__ or fault.__context__)  # httpcore keeps the second only
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

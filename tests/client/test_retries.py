@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -253,6 +255,37 @@ def test_the_next_address_is_asked_where_one_is_overloaded(kind: Kind) -> None:
     ):
         client.lookup("words", [1])
         assert (len(full.requests), len(free.requests)) == (1, 2)
+
+
+def test_a_probe_asks_the_next_address_where_one_does_not_answer(kind: Kind) -> None:
+    nobody = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    said = [answer(200, b'{"status":"ready","missing":[]}'), answer(200)]
+    with scripted(*said) as server, opened(kind, [*nobody, server.url]) as client:
+        assert client.ready()
+    with scripted(answer(200)) as server, opened(kind, [*nobody, server.url]) as client:
+        assert client.live() is True
+    with opened(kind, nobody) as client:
+        assert client.live() is False
+        with pytest.raises(ConnectionFault):
+            client.ready()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_certificate_that_is_not_trusted_is_not_tried_again(
+    kind: Kind, store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "tls.key", folder / "tls.crt"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
+    subprocess.run(made, check=True, capture_output=True)
+    with running(store, "--tls-certificate", str(certificate), "--tls-key", str(key)) as server:
+        untrusted = server.url.replace("http://", "https://")
+        with opened(kind, untrusted) as client, pytest.raises(ConnectionFault, match="certificate") as refused:
+            client.lookup("words", [1])
+        assert " tries" not in str(refused.value)
+        with scripted(FINE, info()) as other, opened(kind, [untrusted, other.url]) as client:
+            assert client.lookup("words", [1]).version == 1
 
 
 def test_the_admin_api_may_have_an_address_of_its_own(kind: Kind) -> None:
