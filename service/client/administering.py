@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypedDict, Unpack
+from typing import Final, Literal, TypedDict, Unpack
 from urllib.parse import urlencode
 
 from service.client.answers import (
@@ -16,7 +16,7 @@ from service.client.answers import (
 )
 from service.client.calling import JSON, OCTETS, Call
 from service.client.inputs import whole
-from service.client.options import name_of
+from service.client.options import given_of, name_of, text_of
 from service.client.uploads import TOKENS_FILE, Source, upload_of
 from service.client.verbs import Verb, Verbs
 from service.types import OovRule, RowDtype
@@ -48,6 +48,9 @@ class PublishOptions(TypedDict, total=False):
     note: str
 
 
+_PUBLISH_NAMES: Final = frozenset(PublishOptions.__annotations__)
+
+
 class AdminVerbs(Verbs):
     """What changes the store, with a token. A change is sent once: again only where nothing can have been received."""
 
@@ -72,7 +75,7 @@ class AdminVerbs(Verbs):
         """
         upload, name = await self._caller.exchange.work(lambda: upload_of(source, tokens))
         digest = await self._caller.exchange.work(upload.digest)
-        query = {**_given(options), "activate": activate}
+        query = {**given_of(options, _PUBLISH_NAMES), "activate": activate}
         if name is not None:
             query.setdefault("file", name)
         if tokens is not None:
@@ -86,7 +89,7 @@ class AdminVerbs(Verbs):
         self, table: str, source: str, *, activate: bool = False, **options: Unpack[PublishOptions]
     ) -> Published:
         """Publishes a file of the server's, by its name below the folder that the operator has allowed."""
-        target = _versions(table, {**_given(options), "activate": activate})
+        target = _versions(table, {**given_of(options, _PUBLISH_NAMES), "activate": activate})
         return await self._caller.value(Published, _change("POST", target, {"source": source}))
 
     @Verb
@@ -155,19 +158,8 @@ def _of(table: str) -> str:
 
 
 def _versions(table: str, query: Mapping[str, object]) -> str:
-    return f"{_of(table)}/versions?{urlencode({name: _text(value) for name, value in query.items()})}"
+    return f"{_of(table)}/versions?{urlencode({name: text_of(value) for name, value in query.items()})}"
 
 
 def _change(method: str, target: str, body: Mapping[str, object]) -> Call:
     return Call(method, target, "admin", json.dumps(body).encode(), JSON)
-
-
-def _given(options: PublishOptions) -> dict[str, Any]:
-    if unknown := options.keys() - PublishOptions.__annotations__.keys():
-        known = ", ".join(sorted(PublishOptions.__annotations__))
-        raise TypeError(f"unknown option {', '.join(sorted(unknown))}; there are {known}")
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,6 +1,7 @@
 """Lookups with all their parts, of one version each, and the masks that go with them."""
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from service.client.answers import Lookup, TableInfo
 from service.client.calling import JSON, Call, Caller
@@ -24,7 +25,7 @@ from service.client.lookups import (
     with_mask_of,
 )
 from service.client.masks import mask_of
-from service.client.options import ITEM_NAMES, Item, name_of, read_options, version_of
+from service.client.options import ITEM_NAMES, Item, given_of, name_of, read_options, version_of
 from service.client.splitting import Limits, fitting, is_divisible, joined, part_of, shifted
 
 _RESTARTS: Final = 5
@@ -140,11 +141,9 @@ class _VersionGone(VersionNotFound):
 
 
 def _question_of(index: int, item: Item) -> Question:
-    given: dict[str, Any] = dict(item)
-    if unknown := given.keys() - ITEM_NAMES:
-        raise TypeError(
-            f"lookup {index}: unknown {', '.join(sorted(unknown))}; there are {', '.join(sorted(ITEM_NAMES))}"
-        )
+    if not isinstance(item, Mapping):
+        raise TypeError(f"lookup {index} is no dict but {type(item).__name__}")
+    given = given_of(item, ITEM_NAMES, f"lookup {index}: ")
     if "table" not in given:
         raise TypeError(f"lookup {index} names no table")
     table, version, label = given.pop("table"), given.pop("version", None), given.pop("label", None)

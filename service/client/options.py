@@ -1,6 +1,6 @@
 """The options of a lookup, by the names of the HTTP contract, and how a query writes them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import lru_cache
 from typing import Any, Final, Required, TypedDict
 from urllib.parse import quote
@@ -58,9 +58,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
     """The options that are given and not None; raises TypeError for one that does not exist."""
     if not given:
         return _NONE
-    if unknown := given.keys() - _NAMES:
-        raise TypeError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(sorted(_NAMES))}")
-    found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    found = given_of(given, _NAMES)
     if "dtype" in found and not isinstance(found["dtype"], str):
         found["dtype"] = _dtype_name(found["dtype"])
     if "length" in found:
@@ -69,6 +67,13 @@ def read_options(given: Mapping[str, Any]) -> Options:
         if isinstance(found.get(name), np.bool):
             found[name] = bool(found[name])
     return found  # type: ignore[return-value]  # names are checked, the service checks values
+
+
+def given_of(options: Mapping[str, Any], names: Set[str], of: str = "") -> dict[str, Any]:
+    """The options that are not None; raises TypeError for one that is not among `names`, and tells `of` what."""
+    if unknown := options.keys() - names:
+        raise TypeError(f"{of}unknown option {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _length(given: object) -> int:
@@ -90,7 +95,7 @@ def query_of(options: Options, shape: tuple[int, ...] | None = None) -> str:
     if not options and shape is None:
         return ""
     # As text already, since to a cache 1 and True are the same.
-    return _query(tuple([(name, _text(value)) for name, value in options.items()]), shape)
+    return _query(tuple([(name, text_of(value)) for name, value in options.items()]), shape)
 
 
 @lru_cache(maxsize=4096)
@@ -101,7 +106,8 @@ def _query(options: tuple[tuple[str, str], ...], shape: tuple[int, ...] | None) 
     return f"?{'&'.join(pairs)}"
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value as a query writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -48,10 +48,6 @@ class Upload(httpx.SyncByteStream, httpx.AsyncByteStream):
             found.update(piece)
         return f"sha-256=:{base64.b64encode(found.digest()).decode()}:"
 
-    def whole(self) -> bytes:
-        """All bytes at once."""
-        return b"".join(self)
-
 
 Source = NDArray[Any] | str | PathLike[str] | bytes | BinaryIO
 

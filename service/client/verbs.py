@@ -1,7 +1,8 @@
 """What a client can be asked, written once: `Client` answers, `AsyncClient` gives something to await."""
 
 from collections.abc import Callable, Coroutine, Iterable
-from functools import update_wrapper
+from functools import update_wrapper, wraps
+from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from service.client.answers import Lookup, Readiness, TableInfo, value_of
@@ -32,16 +33,17 @@ class Blocking:
 class Awaiting:
     """The base of clients whose verbs are awaited."""
 
-    def run(self, coroutine: Coroutine[Any, Any, _T]) -> Coroutine[Any, Any, _T]:
-        """The coroutine itself."""
-        return coroutine
-
 
 class Verb(Generic[_P, _T]):
     """A method that blocks in a `Blocking` client and is awaited in an `Awaiting` one."""
 
     def __init__(self, function: Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]) -> None:
-        self._function = function
+        @wraps(function)
+        def blocking(client: Blocking, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+            return client.run(function(client, *args, **kwargs))
+
+        self._awaited = function
+        self._blocking = blocking
         update_wrapper(self, function)  # type: ignore[arg-type]  # what `help` and `inspect` look at
 
     @overload
@@ -51,14 +53,8 @@ class Verb(Generic[_P, _T]):
     @overload
     def __get__(self, instance: Awaiting, owner: type) -> Callable[_P, Coroutine[Any, Any, _T]]: ...
     def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            return self._function
-        function, run = self._function, instance.run
-
-        def bound(*args: _P.args, **kwargs: _P.kwargs) -> Any:  # noqa: ANN401  (what the overloads say)
-            return run(function(instance, *args, **kwargs))
-
-        return bound
+        function = self._blocking if issubclass(owner, Blocking) else self._awaited
+        return function if instance is None else MethodType(function, instance)
 
 
 class Verbs:

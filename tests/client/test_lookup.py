@@ -149,8 +149,10 @@ def test_an_option_that_is_none_is_not_given(client: Asked) -> None:
 def test_an_option_that_does_not_exist_is_a_type_error(client: Asked) -> None:
     with pytest.raises(TypeError, match=r"unknown option lenght; there are .*length"):
         client.lookup("padded", IDS, lenght=3)
-    with pytest.raises(TypeError, match="unknown rows"):
+    with pytest.raises(TypeError, match="lookup 0: unknown option rows"):
         client.lookup_many([{"table": "plain", "ids": [1], "rows": 1}])
+    with pytest.raises(TypeError, match="lookup 0 is no dict but str"):
+        client.lookup_many(["plain"])
     with pytest.raises(TypeError, match="lookup 0 names no table"):
         client.lookup_many([{"ids": [1]}])
 
