@@ -3,7 +3,7 @@
 import random
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -41,19 +41,23 @@ class Retries:
 
 
 class Patience:
-    """The tries of one request. `repeatable` says whether it may be sent twice, being a question and no change."""
+    """The tries of one request. `repeatable` says whether it may be sent twice, being a question and no change.
 
-    __slots__ = ("_repeatable", "_retries", "ends", "tries")
+    `ends` is when the deadline is by `clock`, in seconds.
+    """
 
-    def __init__(self, retries: Retries, *, repeatable: bool) -> None:
+    __slots__ = ("_clock", "_repeatable", "_retries", "ends", "tries")
+
+    def __init__(self, retries: Retries, *, repeatable: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._retries = retries
         self._repeatable = repeatable
-        self.ends = time.monotonic() + retries.deadline
+        self._clock = clock
+        self.ends = clock() + retries.deadline
         self.tries = 1
 
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self.ends - time.monotonic()
+        return self.ends - self._clock()
 
     def after_fault(self, fault: httpx.HTTPError, *, elsewhere: bool) -> float | None:
         """Seconds to wait after no answer, None to give up; `elsewhere` says that another address is asked next."""

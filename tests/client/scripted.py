@@ -1,6 +1,7 @@
 """A real server on a real socket whose answers are written beforehand: what a test cannot make a service say."""
 
 import json
+import select
 import socket
 import struct
 import threading
@@ -16,6 +17,18 @@ CLOSE: Final = b"close"
 SILENCE: Final = b"silence"
 TRICKLE: Final = b"trickle"
 """What happens to a connection, instead of an answer, once the request has come."""
+
+
+class Late(bytes):
+    """An answer that comes after so many seconds, unless the client has gone by then."""
+
+    seconds: float
+
+    @classmethod
+    def after(cls, seconds: float, said: bytes) -> "Late":
+        found = cls(said)
+        found.seconds = seconds
+        return found
 
 
 @dataclass
@@ -82,6 +95,8 @@ def _serve(connection: socket.socket, script: Scripted) -> None:
                 return
             if answer == TRICKLE:
                 _trickle(connection)
+            elif isinstance(answer, Late) and _has_gone(connection, answer.seconds):
+                return
             elif answer != SILENCE:
                 connection.sendall(answer)
 
@@ -89,12 +104,15 @@ def _serve(connection: socket.socket, script: Scripted) -> None:
 def _trickle(connection: socket.socket) -> None:
     """An answer a byte at a time, for six seconds or until the client has gone."""
     connection.sendall(b"HTTP/1.1 200 Text\r\nContent-Length: 300\r\n\r\n")
-    connection.settimeout(0.02)
     for _ in range(300):
-        with suppress(TimeoutError):
-            if not connection.recv(1):
-                return
+        if _has_gone(connection, 0.02):
+            return
         connection.sendall(b"x")
+
+
+def _has_gone(connection: socket.socket, seconds: float) -> bool:
+    """Whether the client closes the connection within so many seconds."""
+    return bool(select.select([connection], [], [], seconds)[0]) and not connection.recv(1, socket.MSG_PEEK)
 
 
 def _request(connection: socket.socket) -> bytes:
