@@ -134,18 +134,18 @@ def test_the_deadline_ends_the_wait_for_an_answer(kind: Kind, stuck: bytes) -> N
 
 
 def test_the_deadline_ends_the_wait_for_a_free_connection() -> None:
-    """Each that gets free is taken by another one: ten answers are two seconds at the least."""
-    one = httpx.Limits(max_connections=1)
+    """Each that gets free may be taken by another one. Two connections have ten answers in the time, not forty."""
+    two = httpx.Limits(max_connections=2)
 
     async def all_found(url: str) -> list[object]:
-        async with AsyncClient(url, retries=Retries(deadline=1.0), timeout=60.0, connections=one) as client:
-            asked = (client.tables() for _ in range(10))
+        async with AsyncClient(url, retries=Retries(deadline=1.0), timeout=60.0, connections=two) as client:
+            asked = (client.tables() for _ in range(40))
             return list(await asyncio.gather(*asked, return_exceptions=True))
 
     with scripted(Late.after(0.2, answer(200, b'{"tables":[]}'))) as server:
         found = asyncio.run(all_found(server.url))
     assert {type(each) for each in found} <= {list, ConnectionTimeout}
-    assert ConnectionTimeout in map(type, found)
+    assert [type(each) for each in found].count(list) <= 12
 
 
 def test_without_retries_there_is_one_try(kind: Kind) -> None:
