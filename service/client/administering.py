@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypedDict, Unpack
+from typing import Final, Literal, TypedDict, Unpack
 from urllib.parse import urlencode
 
 from service.client.answers import (
@@ -13,10 +13,10 @@ from service.client.answers import (
     Published,
     TableDetail,
     TableLine,
-    value_of,
 )
 from service.client.calling import JSON, OCTETS, Call
-from service.client.options import name_of
+from service.client.inputs import whole
+from service.client.options import given_of, name_of, text_of
 from service.client.uploads import TOKENS_FILE, Source, upload_of
 from service.client.verbs import Verb, Verbs
 from service.types import OovRule, RowDtype
@@ -48,6 +48,9 @@ class PublishOptions(TypedDict, total=False):
     note: str
 
 
+_PUBLISH_NAMES: Final = frozenset(PublishOptions.__annotations__)
+
+
 class AdminVerbs(Verbs):
     """What changes the store, with a token. A change is sent once: again only where nothing can have been received."""
 
@@ -72,22 +75,22 @@ class AdminVerbs(Verbs):
         """
         upload, name = await self._caller.exchange.work(lambda: upload_of(source, tokens))
         digest = await self._caller.exchange.work(upload.digest)
-        query = {**_given(options), "activate": activate}
+        query = {**given_of(options, _PUBLISH_NAMES), "activate": activate}
         if name is not None:
             query.setdefault("file", name)
         if tokens is not None:
             query.setdefault("vocabulary", TOKENS_FILE)
         digested = (("Content-Digest", digest),)
         call = Call("POST", _versions(table, query), "admin", upload, OCTETS, JSON, digested)
-        return value_of(Published, await self._caller.read(call))
+        return await self._caller.value(Published, call)
 
     @Verb
     async def publish_from(
         self, table: str, source: str, *, activate: bool = False, **options: Unpack[PublishOptions]
     ) -> Published:
         """Publishes a file of the server's, by its name below the folder that the operator has allowed."""
-        target = _versions(table, {**_given(options), "activate": activate})
-        return value_of(Published, await self._caller.read(_change("POST", target, {"source": source})))
+        target = _versions(table, {**given_of(options, _PUBLISH_NAMES), "activate": activate})
+        return await self._caller.value(Published, _change("POST", target, {"source": source}))
 
     @Verb
     async def activate(self, table: str, version: int) -> Activation:
@@ -95,26 +98,30 @@ class AdminVerbs(Verbs):
 
         Raises VersionNotFound, Conflict for a version that is damaged or that a worker cannot load, WorkersSilent.
         """
-        call = _change("POST", f"{_of(table)}/activate", {"version": version})
-        return value_of(Activation, await self._caller.read(call))
+        call = _change("POST", f"{_of(table)}/activate", {"version": whole(version, "version")})
+        return await self._caller.value(Activation, call)
 
     @Verb
     async def activate_all(self, versions: Mapping[str, int]) -> Activations:
         """Puts versions of several tables in force, all of them or none."""
-        call = _change("POST", f"{_ADMIN}/activate", {"tables": dict(versions)})
-        return value_of(Activations, await self._caller.read(call))
+        call = _change(
+            "POST",
+            f"{_ADMIN}/activate",
+            {"tables": {table: whole(version, "version") for table, version in versions.items()}},
+        )
+        return await self._caller.value(Activations, call)
 
     @Verb
     async def rollback(self, table: str) -> Activation:
         """Activates the version before; twice swaps back. Raises Conflict where there is none."""
-        return value_of(Activation, await self._caller.read(Call("POST", f"{_of(table)}/rollback", "admin")))
+        return await self._caller.value(Activation, Call("POST", f"{_of(table)}/rollback", "admin"))
 
     @Verb
     async def label(self, table: str, label: str, version: int) -> Label:
         """Makes `label` name a version, which must verify and load."""
         target = f"{_of(table)}/labels/{name_of(label, 'label')}"
-        call = _change("PUT", target, {"version": version})._replace(kind="admin again")
-        return value_of(Label, await self._caller.read(call))
+        call = _change("PUT", target, {"version": whole(version, "version")})._replace(kind="admin again")
+        return await self._caller.value(Label, call)
 
     @Verb
     async def delete_label(self, table: str, label: str) -> None:
@@ -124,7 +131,7 @@ class AdminVerbs(Verbs):
     @Verb
     async def delete_version(self, table: str, version: int) -> None:
         """Deletes a version; raises Conflict while it is active or labelled, VersionNotFound."""
-        await self._caller.ask(Call("DELETE", f"{_of(table)}/versions/{version}", "admin"))
+        await self._caller.ask(Call("DELETE", f"{_of(table)}/versions/{whole(version, 'version')}", "admin"))
 
     @Verb
     async def prune(self, table: str, *, keep: int = 2, older_than_days: float = 0.0) -> Pruned:
@@ -132,19 +139,18 @@ class AdminVerbs(Verbs):
 
         Those that are active, that were before, or that have a label stay.
         """
-        body = {"keep": keep, "older_than_days": older_than_days}
-        return value_of(Pruned, await self._caller.read(_change("POST", f"{_of(table)}/prune", body)))
+        body = {"keep": whole(keep, "keep"), "older_than_days": float(older_than_days)}
+        return await self._caller.value(Pruned, _change("POST", f"{_of(table)}/prune", body))
 
     @Verb
     async def admin_table(self, table: str) -> TableDetail:
         """A table's versions, labels and history, and what every worker serves."""
-        return value_of(TableDetail, await self._caller.read(Call("GET", _of(table), "admin read")))
+        return await self._caller.value(TableDetail, Call("GET", _of(table), "admin read"))
 
     @Verb
     async def admin_tables(self) -> list[TableLine]:
         """All tables of the store, and what every worker serves."""
-        content = await self._caller.read(Call("GET", f"{_ADMIN}/tables", "admin read"))
-        return [value_of(TableLine, each) for each in content["tables"]]
+        return await self._caller.values(TableLine, Call("GET", f"{_ADMIN}/tables", "admin read"), "tables")
 
 
 def _of(table: str) -> str:
@@ -152,19 +158,8 @@ def _of(table: str) -> str:
 
 
 def _versions(table: str, query: Mapping[str, object]) -> str:
-    return f"{_of(table)}/versions?{urlencode({name: _text(value) for name, value in query.items()})}"
+    return f"{_of(table)}/versions?{urlencode({name: text_of(value) for name, value in query.items()})}"
 
 
 def _change(method: str, target: str, body: Mapping[str, object]) -> Call:
     return Call(method, target, "admin", json.dumps(body).encode(), JSON)
-
-
-def _given(options: PublishOptions) -> dict[str, Any]:
-    if unknown := options.keys() - PublishOptions.__annotations__.keys():
-        known = ", ".join(sorted(PublishOptions.__annotations__))
-        raise TypeError(f"unknown option {', '.join(sorted(unknown))}; there are {known}")
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

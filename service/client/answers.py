@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from functools import lru_cache
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 from service.types import MaskArray, OovRule, VectorArray
 
@@ -191,14 +193,33 @@ _ITEMS: dict[str, dict[type, type]] = {
 """Fields that hold lists of values, and of which kind these are in which value."""
 
 
-def value_of(kind: type[_T], content: Mapping[str, Any]) -> _T:
-    """A value of `kind` from the JSON object that tells of it; what that leaves out is None."""
+def value_of(kind: type[_T], content: object) -> _T:
+    """A value of `kind` from the JSON object that tells of it; what that leaves out is None.
+
+    Raises TypeError where it is none, ValueError where it leaves out what is never None.
+    """
+    if not isinstance(content, dict):
+        raise TypeError(f"{content!r:.50} is no {kind.__name__}")
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # all kinds here are dataclasses
+    if missing := [name for name in _needed(kind) if content.get(name) is None]:  # type: ignore[arg-type]
+        raise ValueError(f"no {', '.join(missing)}")
     return kind(**{name: _member(kind, name, content.get(name)) for name in names})
 
 
+def values_of(kind: type[_T], content: object) -> list[_T]:
+    """The values of a JSON list; raises TypeError, ValueError."""
+    if not isinstance(content, list):
+        raise TypeError(f"{content!r:.50} is no list")
+    return [value_of(kind, each) for each in content]
+
+
+@lru_cache
+def _needed(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if NoneType not in get_args(field.type))
+
+
 def _member(kind: type, name: str, value: object) -> object:
-    if not isinstance(value, list):
-        return value
     item = _ITEMS.get(name, {}).get(kind)
-    return tuple(value) if item is None else tuple(value_of(item, each) for each in value)
+    if item is not None:
+        return tuple(values_of(item, value))
+    return tuple(value) if isinstance(value, list) else value

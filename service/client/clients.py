@@ -3,14 +3,15 @@
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 import httpx
 
 from service.client.administering import AdminVerbs
-from service.client.calling import Caller, Exchange, Sending, addresses_of
+from service.client.calling import Caller, Exchange, Sending, addresses_of, fields_of
+from service.client.deadlines import Punctual, late, left
 from service.client.looking import Lookups
 from service.client.retries import Retries
 from service.client.splitting import Limits
@@ -35,8 +36,17 @@ class _Blockingly:
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        return self._http.send(request)
+    async def send(self, request: httpx.Request, ends: float | None) -> httpx.Response:
+        if ends is None:
+            return self._http.send(request)
+        response = self._http.send(request, stream=True)
+        try:
+            response.stream = Punctual(cast("httpx.SyncByteStream", response.stream), ends)
+            response.read()
+        except BaseException:
+            response.close()
+            raise
+        return response
 
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251  (there is no event loop)
@@ -51,8 +61,12 @@ class _Awaitingly:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        return await self._http.send(request)
+    async def send(self, request: httpx.Request, ends: float | None) -> httpx.Response:
+        if ends is None:
+            return await self._http.send(request)
+        with anyio.move_on_after(left(ends)):
+            return await self._http.send(request)
+        raise late()
 
     async def pause(self, seconds: float) -> None:
         await anyio.sleep(seconds)
@@ -84,7 +98,7 @@ class _Connected(AdminVerbs):
         sending = Sending(
             lookups,
             lookups if admin_url is None else addresses_of(admin_url),
-            tuple({"User-Agent": "embedding-table-client", **(headers or {})}.items()),
+            fields_of(headers or {}),
             token,
             httpx.Timeout(timeout),
             httpx.Timeout(admin_timeout),
@@ -112,8 +126,8 @@ class Client(Blocking, _Connected):
     `timeout` is for each connection, each wait for bytes and each wait for a free connection, in seconds or as
     httpx.Timeout; `admin_timeout` the same for admin verbs. `retries` says how long failures are tried again, None
     that they are not. `limits` are those of the service, beyond which lookups are divided. `connections` is httpx'
-    pool. `headers` go with every request. `trust_env` lets proxies and certificates be named by the environment, as
-    httpx does (`NO_PROXY` excepts hosts).
+    pool. `headers` go with every request; `token` takes the place of an `Authorization`. `trust_env` lets proxies and
+    certificates be named by the environment, as httpx does (`NO_PROXY` excepts hosts).
     """
 
     def _exchange(self, **options: Any) -> Exchange:  # noqa: ANN401

@@ -33,7 +33,8 @@ EmbeddingServiceError
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 import httpx
@@ -283,6 +284,15 @@ def problem_of(content: Mapping[str, Any], status: int | None) -> Problem:
 def unreadable(response: httpx.Response, why: str) -> UnexpectedAnswer:
     """The error for an answer that says success and is not what was asked for."""
     return UnexpectedAnswer(f"the answer is not one of the service: {why}", response.status_code)
+
+
+@contextmanager
+def read_from(response: httpx.Response) -> Iterator[None]:
+    """What goes wrong where the content of an answer is read is that answer's fault: raises UnexpectedAnswer."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise unreadable(response, f"{type(error).__name__} {error}") from error
 
 
 def json_of(response: httpx.Response) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """What a caller gives, ids, tokens, masks and weights, as flat arrays with a layout. Types are checked here."""
 
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,13 @@ def read_batch(ids: object, tokens: object, mask: object, weights: object) -> Ba
 def invalid(detail: str, field: str) -> InvalidRequest:
     """The error for what is wrong at `field`, before anything is sent."""
     return InvalidRequest(detail, None, {"field": field})
+
+
+def whole(value: object, field: str) -> int:
+    """An integer of any library as an int; raises WrongType for anything else, booleans too."""
+    if isinstance(value, bool | np.bool) or not isinstance(value, SupportsIndex):
+        raise _wrong(field, "an integer", type(value).__name__)
+    return operator.index(value)
 
 
 def nested(flat: list[Any], layout: Layout) -> list[Any]:

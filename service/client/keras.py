@@ -1,14 +1,26 @@
 """`RemoteEmbedding` for Keras 3: takes the place of an `Embedding` layer when a model predicts."""
 
+import threading
 from typing import Any
 
 import keras
 import numpy as np
 from keras import KerasTensor, ops
 
+from service.client.answers import Lookup
 from service.client.clients import Client
-from service.client.errors import WrongType
+from service.client.errors import EmbeddingServiceError, WrongType
 from service.client.remote import NotEager, NotTrainable, RemoteTable
+
+
+class Answered(threading.local):
+    """What was asked last in a thread, and the mask of its answer."""
+
+    inputs: Any = None
+    mask: Any = None
+
+    def __reduce__(self) -> tuple[type["Answered"], tuple[()]]:
+        return Answered, ()
 
 
 @keras.saving.register_keras_serializable(package="embedding_table_service")
@@ -16,8 +28,8 @@ class RemoteEmbedding(keras.layers.Layer):  # type: ignore[misc]  # Keras has no
     """Looks ids up in a served table: integers of any shape in, vectors with one more axis out, of the layer's dtype.
 
     `client` is a `Client`, or the address of the service. Without `version` or `label` each call gets the version in
-    force. Ids equal to the table's `padding_id` are masked, as with `mask_zero=True`, unless `use_mask` is false. Ids
-    outside the table raise OutOfVocabulary.
+    force. The mask is that of the same answer: ids equal to the version's `padding_id` are masked, as with
+    `mask_zero=True`, unless `use_mask` is false. Ids outside the table raise OutOfVocabulary.
 
     Nothing is learnt: a call with `training=True` raises NotTrainable. A request is made in each call, so that it has
     to be run eagerly, as the backends numpy and torch do; with TensorFlow and JAX `model.compile(run_eagerly=True)`.
@@ -40,21 +52,52 @@ class RemoteEmbedding(keras.layers.Layer):  # type: ignore[misc]  # Keras has no
         self._remote = RemoteTable(client, table, version, label)
         self._url = client if isinstance(client, str) else client.url
         self.use_mask = use_mask
-        self.input_dim, self.output_dim = self._remote.num_embeddings, self._remote.embedding_dim
-        self.padding_id = self._remote.padding_id
-        self.supports_masking = use_mask and self.padding_id is not None
+        self._answered = Answered()
+        self.output_dim = self._remote.embedding_dim
+        self.supports_masking = use_mask
         self.built = True
+
+    @property
+    def input_dim(self) -> int:
+        return self._remote.num_embeddings
+
+    @property
+    def padding_id(self) -> int | None:
+        """That of the version that answered last."""
+        return self._remote.padding_id
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ANN401  (tensors)
         if training:
             raise NotTrainable(f"table {self._remote.table!r} is served, not trained; predict with it")
-        return ops.convert_to_tensor(self._remote.rows(_ids(inputs)), dtype=self.compute_dtype)
+        found = self._found(inputs)
+        self._answered.inputs, self._answered.mask = inputs, self._mask(found)
+        return ops.convert_to_tensor(found.vectors, dtype=self.compute_dtype)
+
+    def _found(self, inputs: Any) -> Lookup:  # noqa: ANN401
+        try:
+            return self._remote.lookup(_ids(inputs))
+        except EmbeddingServiceError as error:
+            # Keras else makes another one of its class with more text, which has neither status nor members.
+            error._keras_call_info_injected = True  # type: ignore[attr-defined]  # noqa: SLF001
+            raise
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:  # noqa: ANN401, ARG002
-        """True where an id is not the padding id; None for a table without one."""
-        if not self.supports_masking:
+        """True where an id counts, of the answer to these very `inputs`; None for a table without a padding id.
+
+        Keras asks after each call. There is none of an `Input`, which no version has answered.
+        """
+        if not self.use_mask or isinstance(inputs, KerasTensor):
             return None
-        return ops.not_equal(inputs, self.padding_id)
+        if self._answered.inputs is inputs:
+            self._answered.inputs = None  # what they hold may change
+            return self._answered.mask
+        return self._mask(self._remote.lookup(_ids(inputs)))
+
+    def _mask(self, found: Lookup) -> Any:  # noqa: ANN401  (a tensor, or None)
+        assert found.mask is not None  # noqa: S101  (nothing is pooled)
+        if self._remote.padding_id is None and found.mask.all():
+            return None
+        return ops.convert_to_tensor(found.mask)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape, self.output_dim)

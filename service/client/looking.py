@@ -1,16 +1,18 @@
 """Lookups with all their parts, of one version each, and the masks that go with them."""
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
-from service.client.answers import Lookup, TableInfo, value_of
+from service.client.answers import Lookup, TableInfo
 from service.client.calling import JSON, Call, Caller
 from service.client.errors import (
     EmbeddingServiceError,
     RequestTooLarge,
     VersionNotFound,
     json_of,
-    unreadable,
+    read_from,
 )
+from service.client.facts import Facts, KnownFacts
 from service.client.inputs import read_batch
 from service.client.lookups import (
     Question,
@@ -22,22 +24,21 @@ from service.client.lookups import (
     vectors_of,
     with_mask_of,
 )
-from service.client.masks import Facts, mask_of
-from service.client.options import ITEM_NAMES, Item, name_of, read_options
+from service.client.masks import mask_of
+from service.client.options import ITEM_NAMES, Item, given_of, name_of, read_options, version_of
 from service.client.splitting import Limits, fitting, is_divisible, joined, part_of, shifted
 
 _RESTARTS: Final = 5
-_MOST_FACTS: Final = 1024
 _TOO_LARGE: Final = 413
 
 
 class Lookups:
-    """Asks for vectors through a caller. What it learns, it keeps: limits, and the facts of versions."""
+    """Asks for vectors through a caller. What it learns, it keeps: limits, and for a while the facts of versions."""
 
     def __init__(self, caller: Caller, limits: Limits) -> None:
         self._caller = caller
         self._limits = limits
-        self._facts: dict[tuple[str, int], Facts] = {}
+        self._facts = KnownFacts()
         self._dims: dict[str, int] = {}
 
     async def one(self, question: Question) -> Lookup:
@@ -91,26 +92,25 @@ class Lookups:
             raise RequestTooLarge("the body is not sent: it is beyond the limits", None, {})
         response = await self._caller.ask(call)
         if call.accept == JSON:
-            try:
-                return lookup_of(json_of(response), question.batch, question.options)
-            except (KeyError, TypeError, ValueError) as error:
-                raise unreadable(response, f"{type(error).__name__} {error}") from error
-        return await self._masked(question, vectors_of(response))
+            with read_from(response):
+                return lookup_of(json_of(response), question)
+        return await self._masked(question, vectors_of(response, question))
 
     async def _masked(self, question: Question, found: Vectors) -> Lookup:
         if not question.options.get("flatten"):
             self._dims[question.table] = found.vectors.shape[-1]
         if question.is_pooled:
             return Lookup(found.vectors, None, found.table, found.version)
-        facts = self._facts.get((found.table, found.version))
+        facts = self._facts.get(found.table, found.version, self._caller.turn)
         if facts is None:
             facts = await self._learnt(found)
         if facts is None:
-            return with_mask_of(await self._caller.ask(call_of(question, with_mask=True)))
+            return with_mask_of(await self._caller.ask(call_of(question, with_mask=True)), question)
         return Lookup(found.vectors, mask_of(question.batch, question.options, facts), found.table, found.version)
 
     async def _learnt(self, found: Vectors) -> Facts | None:
         """The facts of the version that has answered; None for one that is gone since, or cannot be read."""
+        turn = self._caller.turn
         try:
             info = await self.table(found.table, found.version)
         except VersionNotFound:
@@ -118,30 +118,22 @@ class Lookups:
         if info.num_embeddings is None or info.on_oov is None:
             return None
         facts = Facts(info.padding_id, info.num_embeddings, info.on_oov)
-        while len(self._facts) >= _MOST_FACTS:
-            self._facts.pop(next(iter(self._facts)), None)
-        self._facts[found.table, found.version] = facts
+        self._facts.keep(found.table, found.version, turn, facts)
         return facts
 
     async def table(self, table: str, version: int | None) -> TableInfo:
         """What the server knows of a table, or of one version of it."""
         chosen = "" if version is None else f"/versions/{version}"
-        response = await self._caller.ask(Call("GET", f"/v1/tables/{name_of(table, 'table')}{chosen}"))
-        return value_of(TableInfo, json_of(response))
+        return await self._caller.value(TableInfo, Call("GET", f"/v1/tables/{name_of(table, 'table')}{chosen}"))
 
     async def many(self, items: list[Item]) -> list[Lookup]:
         """The answers to several lookups, of one snapshot, in one request."""
         questions = [_question_of(index, item) for index, item in enumerate(items)]
         body = b'{"lookups":[%b]}' % b",".join(map(_item_text, questions))
         response = await self._caller.ask(Call("POST", "/v1/lookup", "read", body, JSON, JSON))
-        results = json_of(response).get("results")
-        try:
-            return [
-                lookup_of(result, question.batch, question.options)
-                for question, result in zip(questions, results or [], strict=True)
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise unreadable(response, f"{type(error).__name__} {error}") from error
+        with read_from(response):
+            results = json_of(response).get("results") or []
+            return [lookup_of(result, question) for question, result in zip(questions, results, strict=True)]
 
 
 class _VersionGone(VersionNotFound):
@@ -149,19 +141,17 @@ class _VersionGone(VersionNotFound):
 
 
 def _question_of(index: int, item: Item) -> Question:
-    given: dict[str, Any] = dict(item)
-    if unknown := given.keys() - ITEM_NAMES:
-        raise TypeError(
-            f"lookup {index}: unknown {', '.join(sorted(unknown))}; there are {', '.join(sorted(ITEM_NAMES))}"
-        )
+    if not isinstance(item, Mapping):
+        raise TypeError(f"lookup {index} is no dict but {type(item).__name__}")
+    given = given_of(item, ITEM_NAMES, f"lookup {index}: ")
     if "table" not in given:
         raise TypeError(f"lookup {index} names no table")
     table, version, label = given.pop("table"), given.pop("version", None), given.pop("label", None)
     try:
         batch = read_batch(*(given.pop(name, None) for name in ("ids", "tokens", "mask", "weights")))
+        return Question(table, batch, read_options(given), version_of(version), label)
     except EmbeddingServiceError as error:
         raise type(error)(error.detail, None, {**error.members, "lookup": index}) from None
-    return Question(table, batch, read_options(given), version, label)
 
 
 def _item_text(question: Question) -> bytes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.client.answers import Lookup
 from service.client.calling import JSON, NPZ, OCTETS, Call
-from service.client.errors import digits_of, unreadable
+from service.client.errors import digits_of, read_from, unreadable
 from service.client.inputs import Batch, nested
 from service.client.masks import mask_shape
 from service.client.options import Options, query_of, target_of
@@ -97,7 +97,7 @@ def _npz(batch: Batch) -> bytes:
     if batch.weights is not None:
         arrays["weights"] = batch.weights.reshape(shape)
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called `allow_pickle`
     return file.getvalue()
 
 
@@ -112,12 +112,12 @@ class Vectors(NamedTuple):
     version: int
 
 
-def vectors_of(response: httpx.Response) -> Vectors:
+def vectors_of(response: httpx.Response, question: Question) -> Vectors:
     """Bare vectors, with what the header says of them; raises UnexpectedAnswer."""
     headers = response.headers
     try:
         shape, dtype = _shape(headers["embedding-shape"]), _DTYPES[headers["embedding-dtype"]]
-        vectors = np.frombuffer(response.content, dtype).reshape(shape)
+        vectors = _answering(question, np.frombuffer(response.content, dtype).reshape(shape))
         return Vectors(vectors, headers["embedding-table"], int(headers["embedding-version"]))
     except (KeyError, ValueError) as error:
         raise unreadable(response, f"{type(error).__name__} {error}") from error
@@ -125,28 +125,41 @@ def vectors_of(response: httpx.Response) -> Vectors:
 
 @lru_cache(maxsize=1024)
 def _shape(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(",")))
+    shape = tuple(map(int, text.split(",")))
+    if min(shape) < 0:
+        raise ValueError(f"the shape is {text}")
+    return shape
 
 
-def with_mask_of(response: httpx.Response) -> Lookup:
+def _answering(question: Question, vectors: NDArray[Any]) -> NDArray[Any]:
+    """`vectors`, which are as many as were asked for; raises ValueError."""
+    axes = mask_shape(question.batch.layout, question.options)
+    if question.is_pooled or question.options.get("flatten"):
+        axes = axes[:-1]
+    if vectors.shape[:-1] != axes:
+        raise ValueError(f"the shape is {vectors.shape} for ids of {question.batch.layout.shape}")
+    return vectors
+
+
+def with_mask_of(response: httpx.Response, question: Question) -> Lookup:
     """Vectors and mask of an npz; raises UnexpectedAnswer."""
     headers = response.headers
-    try:
-        with np.load(io.BytesIO(response.content), allow_pickle=False) as arrays:
-            vectors, mask = arrays["vectors"], arrays.get("mask")
-        table, version = headers["embedding-table"], int(headers["embedding-version"])
-    except (KeyError, ValueError, OSError) as error:
-        raise unreadable(response, f"{type(error).__name__} {error}") from error
-    return Lookup(_frozen(vectors), None if mask is None else _frozen(mask), table, version)
+    with read_from(response), np.load(io.BytesIO(response.content), allow_pickle=False) as arrays:
+        vectors, mask = _answering(question, arrays["vectors"]), arrays.get("mask")
+        if mask is not None:
+            mask = _frozen(mask.reshape(mask_shape(question.batch.layout, question.options)))
+        return Lookup(_frozen(vectors), mask, headers["embedding-table"], int(headers["embedding-version"]))
 
 
-def lookup_of(content: dict[str, Any], batch: Batch, options: Options) -> Lookup:
-    """One answer in JSON with base64; raises KeyError, ValueError where it is none."""
+def lookup_of(content: dict[str, Any], question: Question) -> Lookup:
+    """One answer in JSON with base64; raises KeyError, TypeError, ValueError where it is none."""
     data = np.frombuffer(base64.b64decode(content["vectors"]), _DTYPES[content["dtype"]])
     mask: MaskArray | None = None
     if "mask" in content:
-        mask = _frozen(np.array(content["mask"], dtype=np.bool_).reshape(mask_shape(batch.layout, options)))
-    return Lookup(data.reshape(content["shape"]), mask, content["table"], content["version"])
+        shape = mask_shape(question.batch.layout, question.options)
+        mask = _frozen(np.array(content["mask"], dtype=np.bool_).reshape(shape))
+    vectors = _answering(question, data.reshape(content["shape"]))
+    return Lookup(vectors, mask, content["table"], content["version"])
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -3,22 +3,13 @@
 So vectors can come as bare bytes, which have no place for a mask. A test holds this to what the service answers.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
+from service.client.facts import Facts
 from service.client.inputs import Batch
 from service.client.options import Options
 from service.layout import Layout
-from service.types import MaskArray, OovRule
-
-
-class Facts(NamedTuple):
-    """What the mask depends on. A version is immutable, so they are asked for once."""
-
-    padding_id: int | None
-    num_embeddings: int
-    on_oov: OovRule
+from service.types import MaskArray
 
 
 def mask_of(batch: Batch, options: Options, facts: Facts) -> MaskArray:

@@ -1,6 +1,6 @@
 """The options of a lookup, by the names of the HTTP contract, and how a query writes them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import lru_cache
 from typing import Any, Final, Required, TypedDict
 from urllib.parse import quote
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from service.client.errors import WrongType
-from service.client.inputs import invalid
+from service.client.inputs import invalid, whole
 from service.types import Masked, OovRule, Pooling, Side, Truncation
 
 
@@ -51,21 +51,36 @@ class Item(Options, total=False):
 _NAMES: Final = frozenset(Options.__annotations__)
 ITEM_NAMES: Final = frozenset(Item.__annotations__)
 _NONE: Final = Options()
+_MOST_LENGTH: Final = (1 << 63) - 1
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
     """The options that are given and not None; raises TypeError for one that does not exist."""
     if not given:
         return _NONE
-    if unknown := given.keys() - _NAMES:
-        raise TypeError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(sorted(_NAMES))}")
-    found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    found = given_of(given, _NAMES)
     if "dtype" in found and not isinstance(found["dtype"], str):
         found["dtype"] = _dtype_name(found["dtype"])
+    if "length" in found:
+        found["length"] = _length(found["length"])
     for name in ("normalize", "flatten"):
         if isinstance(found.get(name), np.bool):
             found[name] = bool(found[name])
     return found  # type: ignore[return-value]  # names are checked, the service checks values
+
+
+def given_of(options: Mapping[str, Any], names: Set[str], of: str = "") -> dict[str, Any]:
+    """The options that are not None; raises TypeError for one that is not among `names`, and tells `of` what."""
+    if unknown := options.keys() - names:
+        raise TypeError(f"{of}unknown option {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _length(given: object) -> int:
+    length = whole(given, "length")
+    if length > _MOST_LENGTH:
+        raise invalid("length must be an integer of at most 63 bits", "length")
+    return length
 
 
 def _dtype_name(given: object) -> str:
@@ -80,7 +95,7 @@ def query_of(options: Options, shape: tuple[int, ...] | None = None) -> str:
     if not options and shape is None:
         return ""
     # As text already, since to a cache 1 and True are the same.
-    return _query(tuple([(name, _text(value)) for name, value in options.items()]), shape)
+    return _query(tuple([(name, text_of(value)) for name, value in options.items()]), shape)
 
 
 @lru_cache(maxsize=4096)
@@ -91,7 +106,8 @@ def _query(options: tuple[tuple[str, str], ...], shape: tuple[int, ...] | None) 
     return f"?{'&'.join(pairs)}"
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value as a query writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -109,7 +125,7 @@ def target_of(table: str, version: int | None, label: str | None) -> str:
     return _target(table, version, label)
 
 
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=4096)
 def _target(table: str, version: int | None, label: str | None) -> str:
     chosen = "" if version is None else f"/versions/{version}"
     if label is not None:
@@ -123,4 +139,12 @@ def name_of(name: str, field: str) -> str:
         raise WrongType(f"{field} must be a string, not {type(name).__name__}", None, {"field": field})
     if name.strip(".") == "":  # a path leaves those out
         raise invalid(f"{name!r} is not the name of a {field}", field)
-    return quote(name, safe="")
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError:  # half a surrogate pair
+        raise invalid(f"{name!r} is not the name of a {field}", field) from None
+
+
+def version_of(version: int | None) -> int | None:
+    """The number of a version as an int, None for the one in force; raises WrongType."""
+    return None if version is None else whole(version, "version")

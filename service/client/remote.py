@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from service.client.answers import TableInfo
+from service.client.answers import Lookup, TableInfo
 from service.client.clients import Client
-from service.client.errors import EmbeddingServiceError
-from service.types import VectorArray
+from service.client.errors import EmbeddingServiceError, VersionNotFound
 
 
 class NotTrainable(EmbeddingServiceError, RuntimeError):
@@ -30,24 +29,40 @@ class RemoteTable:
     def __init__(self, client: Client | str, table: str, version: int | None, label: str | None) -> None:
         self.client = Client(client) if isinstance(client, str) else client
         self.table, self.version, self.label = table, version, label
-        self.num_embeddings, self.embedding_dim, self.padding_id = self._facts()
-
-    def _facts(self) -> tuple[int, int, int | None]:
         # Asked through a lookup, as only that resolves a label.
-        found = self.client.lookup(self.table, [], version=self.version, label=self.label)
-        info: TableInfo = self.client.table(self.table, found.version)
-        assert info.num_embeddings is not None  # noqa: S101  (it has just answered)
-        return info.num_embeddings, int(found.vectors.shape[-1]), info.padding_id
+        found = self.client.lookup(table, [], version=version, label=label)
+        self.embedding_dim = int(found.vectors.shape[-1])
+        self._info = self.client.table(table, found.version)
+
+    @property
+    def num_embeddings(self) -> int:
+        """How many rows the version has that answered last."""
+        assert self._info.num_embeddings is not None  # noqa: S101  (it has answered)
+        return self._info.num_embeddings
+
+    @property
+    def padding_id(self) -> int | None:
+        """That of the version that answered last."""
+        return self._info.padding_id
 
     def __reduce__(self) -> tuple[type["RemoteTable"], tuple[object, ...]]:
         return RemoteTable, (self.client.url, self.table, self.version, self.label)
 
-    def rows(self, ids: Any) -> VectorArray:  # noqa: ANN401  (an array of integers)
-        """The vectors of `ids`; raises what `Client.lookup` raises, and DimensionChanged."""
-        vectors = self.client.lookup(self.table, ids, version=self.version, label=self.label).vectors
-        if vectors.shape[-1] != self.embedding_dim:
+    def lookup(self, ids: Any) -> Lookup:  # noqa: ANN401  (an array of integers)
+        """The vectors of `ids` and their mask; raises what `Client.lookup` raises, and DimensionChanged."""
+        found = self.client.lookup(self.table, ids, version=self.version, label=self.label)
+        dim = found.vectors.shape[-1]
+        if dim != self.embedding_dim:
             raise DimensionChanged(
-                f"table {self.table!r} has {vectors.shape[-1]} numbers a row now, and had {self.embedding_dim} when "
+                f"table {self.table!r} has {dim} numbers a row now, and had {self.embedding_dim} when "
                 "the layer was made; name a version or a label, or make the layer anew"
             )
-        return vectors
+        if found.version != self._info.version:
+            self._info = self._info_of(found.version)
+        return found
+
+    def _info_of(self, version: int) -> TableInfo:
+        try:
+            return self.client.table(self.table, version)
+        except VersionNotFound:  # deleted since it has answered: the next answer is of another one
+            return self._info

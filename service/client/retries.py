@@ -1,8 +1,9 @@
 """When a call is tried again, and how long is waited before that."""
 
 import random
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -40,23 +41,29 @@ class Retries:
 
 
 class Patience:
-    """The tries of one request. `repeatable` says whether it may be sent twice, being a question and no change."""
+    """The tries of one request. `repeatable` says whether it may be sent twice, being a question and no change.
 
-    __slots__ = ("_ends", "_repeatable", "_retries", "tries")
+    `ends` is when the deadline is by `clock`, in seconds.
+    """
 
-    def __init__(self, retries: Retries, *, repeatable: bool) -> None:
+    __slots__ = ("_clock", "_repeatable", "_retries", "ends", "tries")
+
+    def __init__(self, retries: Retries, *, repeatable: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._retries = retries
         self._repeatable = repeatable
-        self._ends = time.monotonic() + retries.deadline
+        self._clock = clock
+        self.ends = clock() + retries.deadline
         self.tries = 1
 
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self._ends - time.monotonic()
+        return self.ends - self._clock()
 
     def after_fault(self, fault: httpx.HTTPError, *, elsewhere: bool) -> float | None:
         """Seconds to wait after no answer, None to give up; `elsewhere` says that another address is asked next."""
         if isinstance(fault, _OUR_OWN) or not (self._repeatable or isinstance(fault, _NOTHING_SENT)):
+            return None
+        if _is_untrusted(fault) and not elsewhere:  # it will not be trusted in a second either
             return None
         # A connection that was kept is often closed by a server that is well; another one is made at once.
         at_once = elsewhere or (self.tries == 1 and not isinstance(fault, (*_NOTHING_SENT, httpx.TimeoutException)))
@@ -81,12 +88,19 @@ class Patience:
         return pause
 
 
+def _is_untrusted(fault: BaseException | None) -> bool:
+    """Whether the server's certificate is what was wrong."""
+    if fault is None or isinstance(fault, ssl.SSLCertVerificationError):
+        return fault is not None
+    return _is_untrusted(fault.__cause__ or fault.__context__)  # httpcore keeps the second only
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The seconds that `Retry-After` asks for, as a number or as a date (RFC 9110 section 10.2.3)."""
     text = headers.get("retry-after")
     if text is None:
         return None
-    if text.strip().isdigit():
+    if text.isascii() and text.strip().isdigit():
         return float(text)
     try:
         date = parsedate_to_datetime(text)

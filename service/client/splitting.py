@@ -1,5 +1,6 @@
 """Lookups beyond the service's limits, as several of one version: how they are cut and joined, and their errors."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def _row_bytes(question: Question, dim: int) -> int:
         axes = axes[:-1]
     elif axes and "length" in options:
         axes = (*axes[:-1], options["length"])
-    return int(np.prod(axes, dtype=np.int64)) * dim * _BYTES.get(str(options.get("dtype")), 4)
+    return math.prod(axes) * dim * _BYTES.get(str(options.get("dtype")), 4)
 
 
 def part_of(question: Question, first: int, stop: int) -> Question:

@@ -14,7 +14,7 @@ class RemoteEmbedding(torch.nn.Module):  # type: ignore[misc]  # PyTorch is not 
 
     `client` is a `Client`, or the address of the service. Without `version` or `label` each call gets the version in
     force. The vectors are float32, or of `dtype`, and on the device of the ids. Ids outside the table raise
-    OutOfVocabulary. `num_embeddings`, `embedding_dim` and `padding_idx` are those of the table.
+    OutOfVocabulary. `num_embeddings` and `padding_idx` are those of the version that answered last.
 
     There are no parameters and no gradients: `train()` and `requires_grad_()` raise NotTrainable, so that a model
     with it is put into `eval()`. `torch.compile` leaves it out of its graph; `torch.jit` and `torch.export` cannot,
@@ -33,9 +33,16 @@ class RemoteEmbedding(torch.nn.Module):  # type: ignore[misc]  # PyTorch is not 
         super().__init__()
         self._remote = RemoteTable(client, table, version, label)
         self._dtype = dtype
-        self.num_embeddings, self.embedding_dim = self._remote.num_embeddings, self._remote.embedding_dim
-        self.padding_idx = self._remote.padding_id
+        self.embedding_dim = self._remote.embedding_dim
         self.training = False
+
+    @property
+    def num_embeddings(self) -> int:
+        return self._remote.num_embeddings
+
+    @property
+    def padding_idx(self) -> int | None:
+        return self._remote.padding_id
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  (the name of nn.Embedding's)
@@ -43,7 +50,7 @@ class RemoteEmbedding(torch.nn.Module):  # type: ignore[misc]  # PyTorch is not 
             raise NotEager("a remote table is asked in each call, which a traced graph cannot do")
         if input.dtype not in (torch.int32, torch.int64):
             raise WrongType(f"ids must be int32 or int64, not {input.dtype}", None, {"field": "ids"})
-        vectors = self._remote.rows(input.detach().cpu().numpy())
+        vectors = self._remote.lookup(input.detach().cpu().numpy()).vectors
         return torch.from_numpy(vectors.copy()).to(device=input.device, dtype=self._dtype)
 
     def train(self, mode: bool = True) -> Self:

@@ -48,10 +48,6 @@ class Upload(httpx.SyncByteStream, httpx.AsyncByteStream):
             found.update(piece)
         return f"sha-256=:{base64.b64encode(found.digest()).decode()}:"
 
-    def whole(self) -> bytes:
-        """All bytes at once."""
-        return b"".join(self)
-
 
 Source = NDArray[Any] | str | PathLike[str] | bytes | BinaryIO
 
@@ -111,7 +107,7 @@ def _tar(members: dict[str, Upload]) -> Upload:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = content.size
-            yield info.tobuf()
+            yield info.tobuf(tarfile.GNU_FORMAT)  # others have more than one block from 8 GiB on
             yield from content
             yield bytes(-content.size % _BLOCK)
         yield bytes(2 * _BLOCK)

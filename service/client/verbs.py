@@ -1,16 +1,17 @@
 """What a client can be asked, written once: `Client` answers, `AsyncClient` gives something to await."""
 
 from collections.abc import Callable, Coroutine, Iterable
-from functools import update_wrapper
+from functools import update_wrapper, wraps
+from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from service.client.answers import Lookup, Readiness, TableInfo, value_of
 from service.client.calling import Call, Caller
-from service.client.errors import ConnectionFault, error_of, json_of
+from service.client.errors import ConnectionFault, error_of, json_of, read_from
 from service.client.inputs import read_batch
 from service.client.looking import Lookups
 from service.client.lookups import Question
-from service.client.options import Item, Options, read_options
+from service.client.options import Item, Options, read_options, version_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -32,16 +33,17 @@ class Blocking:
 class Awaiting:
     """The base of clients whose verbs are awaited."""
 
-    def run(self, coroutine: Coroutine[Any, Any, _T]) -> Coroutine[Any, Any, _T]:
-        """The coroutine itself."""
-        return coroutine
-
 
 class Verb(Generic[_P, _T]):
     """A method that blocks in a `Blocking` client and is awaited in an `Awaiting` one."""
 
     def __init__(self, function: Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]) -> None:
-        self._function = function
+        @wraps(function)
+        def blocking(client: Blocking, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+            return client.run(function(client, *args, **kwargs))
+
+        self._awaited = function
+        self._blocking = blocking
         update_wrapper(self, function)  # type: ignore[arg-type]  # what `help` and `inspect` look at
 
     @overload
@@ -51,14 +53,8 @@ class Verb(Generic[_P, _T]):
     @overload
     def __get__(self, instance: Awaiting, owner: type) -> Callable[_P, Coroutine[Any, Any, _T]]: ...
     def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            return self._function
-        function, run = self._function, instance.run
-
-        def bound(*args: _P.args, **kwargs: _P.kwargs) -> Any:  # noqa: ANN401  (what the overloads say)
-            return run(function(instance, *args, **kwargs))
-
-        return bound
+        function = self._blocking if issubclass(owner, Blocking) else self._awaited
+        return function if instance is None else MethodType(function, instance)
 
 
 class Verbs:
@@ -92,7 +88,7 @@ class Verbs:
         NotRepresentable, InvalidRequest, WrongType, RequestTooLarge, NotReady, Overloaded, ConnectionFault.
         """
         batch = read_batch(ids, tokens, mask, weights)
-        return await self._lookups.one(Question(table, batch, read_options(options), version, label))
+        return await self._lookups.one(Question(table, batch, read_options(options), version_of(version), label))
 
     @Verb
     async def lookup_many(self, lookups: Iterable[Item]) -> list[Lookup]:
@@ -106,13 +102,12 @@ class Verbs:
     @Verb
     async def tables(self) -> list[TableInfo]:
         """Every table of the store, by name."""
-        content = await self._caller.read(Call("GET", "/v1/tables"))
-        return [value_of(TableInfo, each) for each in content["tables"]]
+        return await self._caller.values(TableInfo, Call("GET", "/v1/tables"), "tables")
 
     @Verb
     async def table(self, table: str, version: int | None = None) -> TableInfo:
         """A table as it is served, or one of its versions; raises TableNotFound, VersionNotFound."""
-        return await self._lookups.table(table, version)
+        return await self._lookups.table(table, version_of(version))
 
     @Verb
     async def ready(self) -> Readiness:
@@ -121,7 +116,8 @@ class Verbs:
         content = json_of(response)
         if "missing" not in content:
             raise error_of(response)
-        return value_of(Readiness, {**content, "ready": response.is_success})
+        with read_from(response):
+            return value_of(Readiness, {**content, "ready": response.is_success})
 
     @Verb
     async def live(self) -> bool:

@@ -1,6 +1,7 @@
 """A real server on a real socket whose answers are written beforehand: what a test cannot make a service say."""
 
 import json
+import select
 import socket
 import struct
 import threading
@@ -14,7 +15,20 @@ import numpy as np
 RESET: Final = b"reset"
 CLOSE: Final = b"close"
 SILENCE: Final = b"silence"
+TRICKLE: Final = b"trickle"
 """What happens to a connection, instead of an answer, once the request has come."""
+
+
+class Late(bytes):
+    """An answer that comes after so many seconds, unless the client has gone by then."""
+
+    seconds: float
+
+    @classmethod
+    def after(cls, seconds: float, said: bytes) -> "Late":
+        found = cls(said)
+        found.seconds = seconds
+        return found
 
 
 @dataclass
@@ -79,8 +93,26 @@ def _serve(connection: socket.socket, script: Scripted) -> None:
                 return
             if answer == CLOSE:
                 return
-            if answer != SILENCE:
+            if answer == TRICKLE:
+                _trickle(connection)
+            elif isinstance(answer, Late) and _has_gone(connection, answer.seconds):
+                return
+            elif answer != SILENCE:
                 connection.sendall(answer)
+
+
+def _trickle(connection: socket.socket) -> None:
+    """An answer a byte at a time, for six seconds or until the client has gone."""
+    connection.sendall(b"HTTP/1.1 200 Text\r\nContent-Length: 300\r\n\r\n")
+    for _ in range(300):
+        if _has_gone(connection, 0.02):
+            return
+        connection.sendall(b"x")
+
+
+def _has_gone(connection: socket.socket, seconds: float) -> bool:
+    """Whether the client closes the connection within so many seconds."""
+    return bool(select.select([connection], [], [], seconds)[0]) and not connection.recv(1, socket.MSG_PEEK)
 
 
 def _request(connection: socket.socket) -> bytes:

@@ -107,6 +107,15 @@ def test_a_large_array_is_streamed_and_checked(admin: Asked) -> None:
     assert rows(admin, count=40_000).tobytes() == matrix.tobytes()
 
 
+def test_a_table_beyond_8_gib_has_a_head_of_one_block(tmp_path: Path) -> None:
+    shape = (2**17, 2**14 + 1)
+    matrix = np.memmap(tmp_path / "sparse", dtype=np.float32, mode="w+", shape=shape)
+    upload, _ = upload_of(matrix, ["a"])
+    head = next(iter(upload))
+    assert len(head) == tarfile.BLOCKSIZE
+    assert tarfile.TarInfo.frombuf(head, "utf-8", "strict").size == 4 * shape[0] * shape[1] + 128
+
+
 def test_what_was_damaged_on_its_way_is_refused(kind: Kind, tmp_path: Path) -> None:
     """The digest is that of what was read, so that another body does not pass."""
     done = answer(201, b'{"table":"words","version":1,"active":false}')
@@ -177,6 +186,20 @@ def test_versions_are_activated_labelled_and_deleted(admin: Asked) -> None:
     assert [(worker.state, worker.version) for worker in detail.workers] == [("READY", 1)]
     (line,) = admin.admin_tables()
     assert (line.table, line.versions, line.workers) == ("words", (1, 2), detail.workers)
+
+
+def test_integers_of_numpy_are_versions(admin: Asked) -> None:
+    first, second, third = np.arange(1, 4)
+    for _ in range(3):
+        admin.publish("words", KERAS_ROWS, padding_id=np.int64(0))
+    assert admin.activate("words", second).active_version == 2
+    assert admin.activate_all({"words": third}).tables[0].active_version == 3
+    assert admin.label("words", "canary", second).version == 2
+    assert admin.prune("words", keep=np.int64(9), older_than_days=np.float32(1)).removed == ()
+    admin.delete_version("words", first)
+    for wrong in ("3", 3.0, True):
+        with pytest.raises(WrongType, match="version must be an integer"):
+            admin.activate("words", wrong)
 
 
 def test_a_table_that_was_never_activated_has_nothing_to_roll_back(admin: Asked) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.client import Client, OutOfVocabulary, WrongType
+from service.client.administering import PublishOptions
 from service.client.remote import DimensionChanged, NotEager, NotTrainable
 from service.store import TableStore
 from tests.keras_numpy import keras
@@ -102,8 +103,14 @@ def test_versions_and_labels_are_kept(client: Client) -> None:
 
 
 def test_ids_outside_are_an_error(client: Client) -> None:
-    with pytest.raises(OutOfVocabulary):
+    with pytest.raises(OutOfVocabulary) as refused:
         RemoteEmbedding(client, "words")(np.array([COUNT]))
+    assert (refused.value.status, refused.value.total, refused.value.num_embeddings) == (422, 1, COUNT)
+    assert refused.value.errors == [{"index": [0], "id": COUNT}]
+    model = keras.Sequential([RemoteEmbedding(client, "words"), layers.GlobalAveragePooling1D()])
+    with pytest.raises(OutOfVocabulary) as refused:
+        model.predict(np.array([[COUNT]]), verbose=0)
+    assert refused.value.total == 1
     with pytest.raises(OutOfVocabulary):
         RemoteEmbedding(client, "words")(np.array([-1]))
 
@@ -142,6 +149,30 @@ def test_a_layer_is_made_again_from_its_config(client: Client) -> None:
     assert np.asarray(twin(np.array([3]))).tobytes() == (ROWS[[3]] * 2).tobytes()
     for each in (layer, twin):
         each.close()
+
+
+def test_the_mask_is_that_of_the_version_that_gives_the_rows(client: Client) -> None:
+    ids = np.array([[0, 1, 2, 3]])
+    for padding in (0, 3, None, 1):
+        given: PublishOptions = {} if padding is None else {"padding_id": padding}
+        # A table with another padding id is another model's: the layer is used before and after the swap.
+        client.publish("swapped", ROWS, activate=True, **given)
+        if padding == 0:
+            layer = RemoteEmbedding(client, "swapped")
+            averaged = keras.Sequential([layer, layers.GlobalAveragePooling1D()])
+        counting = [number for number in range(4) if number != padding]
+        np.testing.assert_allclose(averaged.predict(ids, verbose=0)[0], ROWS[counting].mean(axis=0), rtol=1e-5)
+        assert layer.padding_id == padding
+        mask = layer.compute_mask(ids)
+        assert (mask if mask is None else np.asarray(mask).tolist()) == (
+            None if padding is None else [[number in counting for number in range(4)]]
+        )
+
+
+def test_ids_that_a_table_masks_do_not_count(client: Client) -> None:
+    client.publish("masking", ROWS, activate=True, on_oov="mask")
+    averaged = keras.Sequential([RemoteEmbedding(client, "masking"), layers.GlobalAveragePooling1D()])
+    np.testing.assert_allclose(averaged.predict(np.array([[2, 99]]), verbose=0)[0], ROWS[2], rtol=1e-6)
 
 
 def test_another_dimension_is_an_error(client: Client) -> None:

@@ -1,6 +1,7 @@
 """What a lookup takes and gives: arrays, sequences, tokens, versions, several tables, and what is refused unsent."""
 
 import io
+import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -79,6 +80,17 @@ def test_a_ragged_batch_is_padded_and_masked(client: Asked, ids: Ids) -> None:
     assert found.mask.tolist() == [[True, True, True], [True, False, False]]
 
 
+def test_a_ragged_batch_is_sent_as_what_the_service_knows(kind: Kind) -> None:
+    """Before numpy 2.2 `savez` takes every keyword for an array."""
+    rows = vectors(np.zeros((2, 2, 3), dtype=np.float32))
+    with scripted(rows, info()) as server, opened(kind, server.url) as client:
+        client.lookup("words", [[1, 2], [3]], mask=[[True, False], [True]])
+    body = server.requests[0].partition(b"\r\n\r\n")[2]
+    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+        assert sorted(arrays) == ["ids", "mask", "offsets"]
+        assert arrays["offsets"].tolist() == [0, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("ids", "shape"), [([], (0, 3)), ([[]], (1, 0, 3)), (np.zeros((0, 5), int), (0, 5, 3)), ([[], [1]], (2, 1, 3))]
 )
@@ -116,9 +128,18 @@ def test_one_and_true_are_not_the_same(client: Asked) -> None:
         with pytest.raises(InvalidRequest):
             client.lookup("plain", [[1]], **wrong)
         assert client.lookup("plain", [[1]], length=1).vectors.shape == (1, 1, 3)
-    with pytest.raises(VersionNotFound):
+    with pytest.raises(WrongType):
         client.lookup("plain", [1], version=True)
     assert client.lookup("plain", [1], version=1).version == 1
+
+
+def test_integers_of_numpy_are_integers(client: Asked) -> None:
+    for asked in ({"ids": [[1, 2]]}, {"ids": [[1, 2**70]], "on_oov": "zeros"}, {"tokens": [["river"]]}):
+        found = client.lookup("padded", **asked, length=np.int64(3), version=np.int64(1))
+        assert found.vectors.shape == (1, 3, 3)
+    (one,) = client.lookup_many([{"table": "versions", "ids": [1], "version": np.int32(3), "length": np.uint8(2)}])
+    assert (one.version, one.vectors.shape) == (3, (2, 3))
+    assert client.table("versions", np.int64(3)).version == 3
 
 
 def test_an_option_that_is_none_is_not_given(client: Asked) -> None:
@@ -128,8 +149,10 @@ def test_an_option_that_is_none_is_not_given(client: Asked) -> None:
 def test_an_option_that_does_not_exist_is_a_type_error(client: Asked) -> None:
     with pytest.raises(TypeError, match=r"unknown option lenght; there are .*length"):
         client.lookup("padded", IDS, lenght=3)
-    with pytest.raises(TypeError, match="unknown rows"):
+    with pytest.raises(TypeError, match="lookup 0: unknown option rows"):
         client.lookup_many([{"table": "plain", "ids": [1], "rows": 1}])
+    with pytest.raises(TypeError, match="lookup 0 is no dict but str"):
+        client.lookup_many(["plain"])
     with pytest.raises(TypeError, match="lookup 0 names no table"):
         client.lookup_many([{"ids": [1]}])
 
@@ -181,6 +204,11 @@ def test_an_option_that_is_wrong_is_named(client: Asked, option: str, value: obj
         ({"ids": [1], "dtype": "no dtype at all"}, "dtype"),
         ({"ids": [1], "dtype": ...}, "dtype"),
         ({"ids": [1], "version": 1, "label": "stable"}, "version"),
+        ({"ids": [1], "version": "1/lookup?x="}, "version"),
+        ({"ids": [1], "version": 1.0}, "version"),
+        ({"ids": [1], "length": "3"}, "length"),
+        ({"ids": [[1]], "length": 10**30}, "length"),
+        ({"tokens": ["river"], "length": 10**4000}, "length"),
     ],
     ids=repr,
 )
@@ -265,7 +293,7 @@ def test_an_error_of_several_names_the_lookup(client: Asked) -> None:
         (lambda c: c.lookup("", [1]), InvalidRequest),
         (lambda c: c.lookup(3, [1]), WrongType),
         (lambda c: c.lookup("plain", [1], version=9), VersionNotFound),
-        (lambda c: c.lookup("plain", [1], version="x"), VersionNotFound),
+        (lambda c: c.lookup("\udc80", [1]), InvalidRequest),
         (lambda c: c.lookup("plain", [1], label="nobody"), LabelNotFound),
         (lambda c: c.table("nowhere"), TableNotFound),
         (lambda c: c.table("plain", 9), VersionNotFound),
@@ -336,7 +364,7 @@ def test_a_mask_comes_from_the_service_where_the_version_is_gone_already(kind: K
 
 def npz(**arrays: np.ndarray[Any, Any]) -> bytes:
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called `allow_pickle`
     return file.getvalue()
 
 
@@ -356,6 +384,47 @@ def test_an_answer_of_another_program_is_told_apart(kind: Kind, said: bytes) -> 
     with scripted(said) as server, opened(kind, server.url) as client, pytest.raises(UnexpectedAnswer) as told:
         client.lookup("words", [1])
     assert told.value.status == int(said.split(b" ")[1])
+
+
+@pytest.mark.parametrize("shape", ["-1,1", "1,-1", "2,1", "1,1,1,2", "2", "-2"])
+def test_an_answer_of_another_shape_than_the_ids_is_refused(kind: Kind, shape: str) -> None:
+    said = answer(200, bytes(8), embedding_table="words", embedding_version="1", embedding_shape=shape,
+                  embedding_dtype="float32")  # fmt: skip
+    with scripted(said, info()) as server, opened(kind, server.url) as client:
+        for options in ({}, {"pooling": "sum"}):
+            with pytest.raises(UnexpectedAnswer, match="shape"):
+                client.lookup("words", [[1]], **options)
+        assert len(server.requests) == 2
+
+
+def test_an_answer_in_json_of_another_shape_is_refused(kind: Kind) -> None:
+    content = {"vectors": "AAAAAAAAAAA=", "dtype": "float32", "shape": [2, 1], "table": "words", "version": 1}
+    one, many = (answer(200, json.dumps(said).encode()) for said in (content, {"results": [content]}))
+    with scripted(one, many) as server, opened(kind, server.url) as client:
+        with pytest.raises(UnexpectedAnswer, match="shape"):
+            client.lookup("words", tokens=["a"])
+        with pytest.raises(UnexpectedAnswer, match="shape"):
+            client.lookup_many([{"table": "words", "tokens": ["a"]}])
+
+
+@pytest.mark.parametrize("said", [b"{}", b'{"tables":3}', b'{"tables":[3]}', b'{"tables":[{}]}', b"[]"])
+def test_an_answer_that_leaves_out_what_it_should_tell_is_refused(kind: Kind, said: bytes) -> None:
+    asked: list[tuple[str, list[object]]] = [
+        ("tables", []),
+        ("table", ["words"]),
+        ("ready", []),
+        ("admin_tables", []),
+        ("admin_table", ["words"]),
+        ("activate", ["words", 1]),
+        ("activate_all", [{"words": 1}]),
+        ("label", ["words", "stable", 1]),
+        ("prune", ["words"]),
+        ("publish", ["words", ROWS]),
+    ]
+    with scripted(answer(200, said)) as server, opened(kind, server.url, token="secret") as client:
+        for verb, arguments in asked:
+            with pytest.raises(UnexpectedAnswer):
+                getattr(client, verb)(*arguments)
 
 
 def test_tokens_are_told_apart_from_another_programs_answer(kind: Kind) -> None:
@@ -384,10 +453,37 @@ def test_headers_go_with_every_request_and_the_token_with_admin_verbs_only(kind:
     assert [b"authorization: bearer secret" in head for head in heads] == [False, False, True]
 
 
+def test_fields_are_the_same_in_small_and_capital_letters(kind: Kind) -> None:
+    headers = {"authorization": "Basic abc", "user-agent": "search", "X-Team": "one", "x-team": "two"}
+    with (
+        scripted(vectors(ROWS[[1]]), info(), answer(204)) as server,
+        opened(kind, server.url, token="secret", headers=headers) as client,
+    ):
+        client.lookup("words", [1])
+        client.delete_label("words", "stable")
+    for request, authorization in zip(server.requests, ("Basic abc", "Basic abc", "Bearer secret"), strict=True):
+        lines = [line.partition(": ") for line in request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]]
+        for name, value in (("authorization", authorization), ("user-agent", "search"), ("x-team", "two")):
+            assert [said for field, _, said in lines if field.lower() == name] == [value]
+
+
+@pytest.mark.parametrize("name", ["Host", "accept", "Content-Type", "content-length", "Transfer-Encoding"])
+def test_fields_of_each_request_are_not_for_all(name: str) -> None:
+    with pytest.raises(ValueError, match=f"the field {name} is set by the client"):
+        Client("http://localhost:8000", headers={name: "x"})
+
+
+@pytest.mark.parametrize("asked", [{"base_url": "http://bob:hunter2@host:8000"}, {"admin_url": "http://hunter2@host"}])
+def test_credentials_in_an_address_are_refused_and_not_shown(asked: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="the address of 'host' has credentials") as refused:
+        Client(**{"base_url": "http://host", **asked})
+    assert "hunter2" not in str(refused.value)
+
+
 def test_the_client_says_what_it_takes() -> None:
-    wrongs: tuple[Any, ...] = ([], "ftp://host", "host:8000", "http://host?x=1")
+    wrongs: tuple[Any, ...] = ([], "ftp://host", "host:8000", "http://host?x=1", "http://[::1")
     for wrong in wrongs:
-        with pytest.raises(ValueError, match=r"must be an address|is not like"):
+        with pytest.raises(ValueError, match=r"must be an address|is not like|is like"):
             Client(wrong)
     with pytest.raises(ValueError, match="negative"):
         Retries(deadline=-1)

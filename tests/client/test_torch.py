@@ -30,7 +30,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     root = tmp_path_factory.mktemp("torch")
     publish(TableStore(root), "words", ROWS, padding_id=0)
     publish(TableStore(root), "words", ROWS * 2, padding_id=0, activate=False)
-    with serving(root) as http, Client(str(http.base_url)) as opened:
+    with serving(root, admin_token="secret") as http, Client(str(http.base_url), token="secret") as opened:
         yield opened
 
 
@@ -72,6 +72,14 @@ def test_a_model_predicts_the_same_with_its_embedding_replaced(layer: Module) ->
 def test_versions_and_dtypes(client: Client) -> None:
     found = RemoteEmbedding(client, "words", version=2, dtype=torch.float16)(torch.tensor([1]))
     assert torch.equal(found, torch.tensor(ROWS[[1]] * 2).half())
+
+
+def test_the_padding_id_is_that_of_the_version_that_answered(client: Client) -> None:
+    client.publish("swapped", ROWS, activate=True, padding_id=0)
+    layer = RemoteEmbedding(client, "swapped")
+    client.publish("swapped", ROWS[:7], activate=True, padding_id=3)
+    layer(torch.tensor([1]))
+    assert (layer.padding_idx, layer.num_embeddings) == (3, 7)
 
 
 def test_ids_outside_and_no_ids_are_errors(layer: Module) -> None:
