@@ -76,7 +76,7 @@ def _npz(result: LookupResult, _table: TableVersion, _encoding: Encoding) -> Ite
     if result.mask is not None:
         arrays["mask"] = result.mask
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)  # stored: compressing floats costs time and gains little
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # stored: compressing floats costs time and gains little
     yield file.getbuffer()
 
 
