@@ -90,8 +90,8 @@ def test_all_kinds_of_lookups_are_answered_while_the_table_is_swapped(server: Ru
     assert run.failures == {}
     assert set(run.of("POST")) == {*KINDS, "json oov", "raw oov", "v2 json oov", "v2 binary oov"}
     swaps = run.of("SWAP")
-    assert swaps["activate"] > 1
-    assert swaps["rollback"] > 1
+    assert swaps["activate"] > 0
+    assert swaps["rollback"] > 0
     assert swaps["put back"] == 1
     assert admin(server, f"/tables/{SHIPPED}").json() == before
     assert admin(server, f"/tables/{SHIPPED}-swap").json()["versions"] == []
