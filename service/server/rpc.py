@@ -6,10 +6,10 @@ Nothing here imports grpc before a worker is forked.
 import asyncio
 import importlib
 import socket
-from importlib.util import find_spec
 from typing import Any, Final
 
 from service.api.app import Service
+from service.server.extras import missing
 from service.server.listening import address_of, reserve
 from service.server.tls import pem_of
 from service.settings import Settings
@@ -24,17 +24,7 @@ def why_not(settings: Settings) -> str | None:
         return None
     if "v2" not in settings.spoken():
         return "it is a port of the protocol v2, which is switched off"
-    missing = [name for name in _NEEDED if not _is_there(name)]
-    if missing:
-        return f"the package {missing[0]} is not installed: pip install 'embedding-table-service[grpc]'"
-    return None
-
-
-def _is_there(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # the package around it
-        return False
+    return missing("grpc", _NEEDED)
 
 
 class Rpc:

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Final
 
+from service.server.extras import missing
 from service.settings import Settings
 
 _LAST_SECONDS: Final = 1.0  # for what has not been sent yet
@@ -16,17 +16,7 @@ def why_not(settings: Settings) -> str | None:
     """Why there can be no traces with these settings; None where they can be had, or are not wanted."""
     if settings.traces_endpoint is None:
         return "it needs an endpoint, --traces-endpoint" if settings.traces_ratio else None
-    missing = [name for name in _NEEDED if not _is_there(name)]
-    if missing:
-        return f"the package {missing[0]} is not installed: pip install 'embedding-table-service[tracing]'"
-    return None
-
-
-def _is_there(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # the package around it
-        return False
+    return missing("tracing", _NEEDED)
 
 
 @contextmanager

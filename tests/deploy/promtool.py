@@ -15,5 +15,5 @@ def promtool(folder: Path, *arguments: str) -> None:
     """Runs promtool in a folder; fails with what it says unless it is content."""
     assert PROMTOOL is not None
     command = [PROMTOOL, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
