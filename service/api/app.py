@@ -52,14 +52,14 @@ class Service:
     """The application in its two forms: `front` is what a server runs, `behind` is FastAPI alone.
 
     `served` is what other servers, of other transports, answer from; `gauges` are to be put now and then,
-    `route_of` tells the route of a request, like `/v1/tables/{table}/lookup`.
+    `routes` tells the route of a request, like `/v1/tables/{table}/lookup`.
     """
 
     front: Front
     behind: FastAPI
     served: Served
     gauges: ProcessGauges
-    route_of: Routes
+    routes: Routes
 
 
 def create_service(
@@ -101,8 +101,8 @@ def create_service(
     app.include_router(upload_router(settings))
     app.include_router(health_router(registry, partial(_expose, settings, gauges, counters.shared)))
     _add_dialects(app, others)
-    route_of = Routes(app.openapi()["paths"] if settings.traces_endpoint is not None else {})
-    return Service(Front(lookups, others, app, admin(app), settings, route_of), app, served, gauges, route_of)
+    routes = Routes(app.openapi()["paths"] if settings.traces_endpoint is not None else {})
+    return Service(Front(lookups, others, app, admin(app), settings, routes), app, served, gauges, routes)
 
 
 async def _expose(settings: Settings, gauges: ProcessGauges, shared: SharedCounters) -> bytes:

@@ -159,13 +159,13 @@ class Front:
         behind: ASGIApp,
         admin: ASGIApp,
         settings: Settings,
-        route_of: Callable[[Scope], str | None],
+        routes: Callable[[Scope], str | None],
     ) -> None:
         self.lookups = lookups
         self.dialects = dialects
         self._behind = behind
         self._admin = Retelling(admin, dialects)
-        self._observed = observed(self._answer, settings, route_of, self._is_lookup)
+        self._observed = observed(self._answer, settings, routes, self._is_lookup)
         self._observes_all = settings.access_log or settings.traces_ratio > 0
         self.traces = settings.traces_endpoint is not None
         """Whether requests that come with a trace have to be told of there."""

@@ -19,19 +19,19 @@ _log = logging.getLogger(ACCESS)
 def observed(
     app: ASGIApp,
     settings: Settings,
-    route_of: Callable[[Scope], str | None],
+    routes: Callable[[Scope], str | None],
     is_nameless: Callable[[Scope], bool] = lambda _: False,
 ) -> ASGIApp:
     """An application whose requests have ids. Answers of status 200 to requests that are `is_nameless` have none.
 
-    `route_of` tells what the paths of a request's kind have in common, for the names of spans.
+    `routes` tells what the paths of a request's kind have in common, for the names of spans.
     """
     if settings.access_log:
         app = _Logged(app)
     if settings.traces_endpoint is not None:
         from service.api.tracing import Traced  # noqa: PLC0415  (an extra, imported by who wants it)
 
-        app = Traced(app, route_of)
+        app = Traced(app, routes)
     return _Identified(app, is_nameless)
 
 

@@ -46,18 +46,18 @@ class _Process:
 class Traced:
     """A span around each request; it goes on with the trace that the client began, if there is one.
 
-    It is named by `route_of`, what the paths of its kind have in common: else there would be a name for each table.
+    It is named by `routes`, what the paths of its kind have in common: else there would be a name for each table.
     """
 
-    def __init__(self, app: ASGIApp, route_of: Callable[[Scope], str | None]) -> None:
+    def __init__(self, app: ASGIApp, routes: Callable[[Scope], str | None]) -> None:
         self._app = app
-        self._route_of = route_of
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(_UNTRACED):
             await self._app(scope, receive, send)
             return
-        parent, route = _propagator.extract(dict(_texts(scope))), self._route_of(scope)
+        parent, route = _propagator.extract(dict(_texts(scope))), self._routes(scope)
         with _Process.tracer.start_as_current_span(
             _name(scope, route), context=parent, kind=SpanKind.SERVER, attributes=_attributes(scope, route)
         ) as span:

@@ -185,7 +185,7 @@ def _on_device(opened: _Opened, fetching: Fetching, folder: Path) -> Backend:
         if CPU not in fetching.providers:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         session = new_session(onnxgraph.lookup_model(opened.table), options, fetching)
-    except BaseException:
+    except BaseException:  # cleaned up after, and raised on
         memory.give_back(size)
         raise
     run = _bound(session, onnxgraph.VECTORS, is_device=True)

@@ -43,7 +43,7 @@ class _Blockingly:
         try:
             response.stream = Punctual(cast("httpx.SyncByteStream", response.stream), ends)
             response.read()
-        except BaseException:
+        except BaseException:  # cleaned up after, and raised on
             response.close()
             raise
         return response

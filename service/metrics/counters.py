@@ -97,7 +97,8 @@ class Counters:
             elif len(known) >= _MOST_VERSIONS:
                 self._retire(table, known.pop(0))
             known.append(label)
-            self._end_series([key for key in self._slots if key == _key(RETIRED, (table, label))])
+            retired = _key(RETIRED, (table, label))
+            self._end_series([retired] if retired in self._slots else [])
 
     def _retire(self, table: str, label: str) -> None:
         self._end_series(self._of_version(table, label))

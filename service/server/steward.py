@@ -78,14 +78,14 @@ def _servers(settings: Settings, service: Service, sockets: Sockets, steward: St
     others = service.front.dialects
     guard = Guard(service.behind, steward, Tokens.of(settings))
     # What workers pass on is in the log already.
-    passed_on = observed(Retelling(guard, others), settings.model_copy(update={"access_log": False}), service.route_of)
-    direct = observed(Retelling(guard, others), settings, service.route_of)
+    passed_on = observed(Retelling(guard, others), settings.model_copy(update={"access_log": False}), service.routes)
+    direct = observed(Retelling(guard, others), settings, service.routes)
     servers = [(ChildServer(passed_on, *patience), [sockets.forwarded])]
     if sockets.admin is not None:
         share = Share(Shares(1), 0)
         servers.append((ChildServer(direct, *patience, share=share, tls=arguments_of(settings)), [sockets.admin]))
     if sockets.control is not None:
-        local = observed(Guard(service.behind, steward, local_user), settings, service.route_of)
+        local = observed(Guard(service.behind, steward, local_user), settings, service.routes)
         servers.append((ChildServer(local, *patience), [sockets.control]))
     return servers
 
