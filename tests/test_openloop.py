@@ -6,7 +6,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -22,7 +22,6 @@ from load_tests.bench.openloop.records import Record, percentile
 from load_tests.bench.openloop.start import Starts
 from load_tests.bench.openloop.world import address_of
 from load_tests.bench.row import Row, all_kept, table
-from load_tests.running import until
 from tests.world import listening
 
 BODY = b"x" * 33_000
@@ -52,14 +51,7 @@ def fixed(status: int = 200, headers: Headers = (), body: bytes = b"") -> ASGIAp
 @contextmanager
 def serving_app(app: ASGIApp) -> Iterator[Address]:
     with listening(app) as url:
-        until(lambda: accepts(address_of(url)))
         yield address_of(url)
-
-
-def accepts(address: Address) -> bool:
-    with suppress(ConnectionRefusedError), socket.create_connection(address):
-        return True
-    return False
 
 
 @contextmanager

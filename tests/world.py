@@ -117,8 +117,9 @@ def listening(app: ASGIApp, http: type[asyncio.Protocol] | Literal["httptools"] 
     config = uvicorn.Config(app, port=0, loop="uvloop", http=http, lifespan="off", log_config=None, proxy_headers=False)
     server = uvicorn.Server(config)
     socket = config.bind_socket()
+    socket.listen(config.backlog)  # not when the loop runs: who comes before its first accept waits in the queue
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()  # requests that come before the first accept wait in the socket's queue
+    thread.start()
     try:
         yield f"http://127.0.0.1:{socket.getsockname()[1]}"
     finally:
