@@ -100,9 +100,17 @@ def until(condition: Callable[[], _T | None], seconds: float = 10.0) -> _T:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Returns when none of its processes is left that could still take a connection."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    until(lambda: not alive_in_group(process.pid))
+
+
+def alive_in_group(group: int) -> list[int]:
+    """Process ids of a process group that have not ended."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if (fields := _stat(pid)) and int(fields[2]) == group and fields[0] != "Z"]
 
 
 def _name(pid: int) -> str:
@@ -113,10 +121,16 @@ def _name(pid: int) -> str:
 
 
 def _is_zombie(pid: int) -> bool:
+    fields = _stat(pid)
+    return not fields or fields[0] == "Z"
+
+
+def _stat(pid: int) -> list[str]:
+    """What proc(5) tells of a process from its third field on (state, parent, group, ...); nothing if it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return True
+        return []
 
 
 def resident_bytes(pid: int) -> dict[str, int]:
