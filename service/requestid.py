@@ -7,6 +7,8 @@ from typing import Final
 
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
 """That of the request which this task answers; empty for none."""
+CARRIED: Final[ContextVar[tuple[tuple[bytes, bytes], ...]]] = ContextVar("carried", default=())
+"""Header fields that go on with the trace of this task's request, where it has no scope to put them into."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 
 

@@ -60,6 +60,7 @@ ROOMS: Final[Mapping[str, int]] = {
             "reaper",
             "registry",
             "settings",
+            "spans",
             "steward",
             "store",
             "uploads",

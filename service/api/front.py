@@ -165,7 +165,7 @@ class Front:
         self.dialects = dialects
         self._behind = behind
         self._admin = Retelling(admin, dialects)
-        self._observed = observed(self._answer, settings, routes, self._is_lookup)
+        self._observed = observed(self.answer, settings, routes, self._is_lookup)
         self._observes_all = settings.access_log or settings.traces_ratio > 0
         self.traces = settings.traces_endpoint is not None
         """Whether requests that come with a trace have to be told of there."""
@@ -200,7 +200,8 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._observed(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request that has an id already, in the log and in its trace."""
         if scope["type"] != "http":
             await self._behind(scope, receive, send)
             return

@@ -44,7 +44,7 @@ class Rpc:
         host, port = self._kept.getsockname()[:2]
         module = importlib.import_module(_SERVER)
         tls = pem_of(self._settings)
-        self._running = await module.start(self._service.served, self._service.front, host, port, tls)
+        self._running = await module.start(self._service.served, self._service.front.answer, host, port, tls)
 
     def stop(self) -> None:
         """Takes no more requests; those in flight get as long as others."""

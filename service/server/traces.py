@@ -25,7 +25,7 @@ def traces(settings: Settings) -> Iterator[None]:
     if settings.traces_endpoint is None:
         yield
         return
-    from service.api.tracing import start  # noqa: PLC0415  (an extra)
+    from service.spans import start  # noqa: PLC0415  (an extra)
 
     provider = start(settings)
     try:

@@ -1,20 +1,15 @@
 """Traces of a real server, as a collector of OpenTelemetry's receives them: OTLP over HTTP, on a loopback port."""
 
-import gzip
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from load_tests.running import Running, running, until
 from service.store import TableStore
+from tests.collecting import Collector, attributes, collecting
 from tests.world import KERAS_ROWS, KERAS_TOKENS, publish
 
 LOOKUP = "/v1/tables/words/lookup"
@@ -22,41 +17,10 @@ TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{CALLER}-01", f"00-{TRACE}-{CALLER}-00"
 
 
-class Collector:
-    """What was received: the spans, with the resource of each."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.resources: list[dict[str, str]] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                body = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
-                for group in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    resource = group.resource.attributes
-                    collector.resources.append({each.key: each.value.string_value for each in resource})
-                    collector.spans += [span for scope in group.scope_spans for span in scope.spans]
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/traces"
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    collector = Collector()
-    thread = threading.Thread(target=collector.server.serve_forever)
-    thread.start()
-    yield collector
-    collector.server.shutdown()
-    thread.join()
-    collector.server.server_close()
+    with collecting() as collector:
+        yield collector
 
 
 @pytest.fixture
@@ -72,10 +36,6 @@ def server(store: TableStore, collector: Collector) -> Iterator[Running]:
     options = ("--workers", "2", "--traces-endpoint", collector.url)
     with running(store.root, *options, settings={"ADMIN_TOKEN": "secret"}) as server:
         yield server
-
-
-def attributes(span: Span) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
 
 
 def test_a_lookup_goes_on_with_its_clients_trace(server: Running, collector: Collector) -> None:

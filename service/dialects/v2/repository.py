@@ -19,6 +19,7 @@ from service.api.lookup import version_of
 from service.api.nested import json_type
 from service.dialects.problems import json_answer
 from service.errors import InvalidRequest
+from service.requestid import CARRIED, REQUEST_ID
 from service.store import TableStore
 
 _LONGEST: Final = 1 << 20  # bytes of a body
@@ -54,7 +55,8 @@ async def pass_on(
     """Has the admin API carry out a verb that did not come by HTTP; raises Refused."""
     path = f"/v2/repository/models/{table}/{verb}"
     body = orjson.dumps({"parameters": parameters})
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *CARRIED.get()]
+    headers.append((b"x-request-id", REQUEST_ID.get().encode()))
     if authorization is not None:
         headers.append((b"authorization", authorization.encode()))
     scope: Scope = {

@@ -1,9 +1,9 @@
-"""What answers each method of the protocol over gRPC, and the status that each error has there."""
+"""What answers each method of the protocol over gRPC."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import grpc
 from google.protobuf.json_format import ParseDict
@@ -11,38 +11,18 @@ from google.protobuf.message import DecodeError
 from starlette.types import ASGIApp
 
 from service.api.served import Served
-from service.dialects.problems import described
 from service.dialects.v2 import models, repository
 from service.dialects.v2.answer import Work
 from service.dialects.v2.contents import answered, inference_of
 from service.dialects.v2.messages import Message, message, methods
+from service.dialects.v2.rpc_calls import Context, Method, Outcome, Procedure, Refusal, code_of, method
+from service.dialects.v2.rpc_observed import observed
 from service.dialects.v2.rpc_repeated import Remembered
 from service.errors import InvalidRequest, Overloaded, ServiceError
 
-_CODES: Final[dict[str, grpc.StatusCode]] = {
-    "unauthorized": grpc.StatusCode.UNAUTHENTICATED,
-    "forbidden": grpc.StatusCode.PERMISSION_DENIED,
-    "table_not_found": grpc.StatusCode.NOT_FOUND,
-    "version_not_found": grpc.StatusCode.NOT_FOUND,
-    "request_too_large": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "not_representable": grpc.StatusCode.OUT_OF_RANGE,
-    "conflict": grpc.StatusCode.FAILED_PRECONDITION,
-    "internal": grpc.StatusCode.INTERNAL,
-    "not_ready": grpc.StatusCode.UNAVAILABLE,
-    "overloaded": grpc.StatusCode.UNAVAILABLE,
-    "timeout": grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-"""By the code of an error; whatever else is wrong is an INVALID_ARGUMENT."""
-
-_CODE: Final = "embedding-code"
-"""In the trailers of an error: the contract's code, which tells more than the status."""
-_LONGEST: Final = 2000
 _OK: Final = grpc.StatusCode.OK.name
 _INFER: Final = "ModelInfer"
 _InferRequest: Final = message("ModelInferRequest")
-Context: TypeAlias = Any
-"""A `grpc.aio.ServicerContext`, which grpcio leaves without types."""
-Method: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 
 
 def _serialized(message: Message) -> bytes:
@@ -63,12 +43,6 @@ def _parsed(kind: type[Message], sent: bytes) -> Message:
         raise InvalidRequest(f"the message cannot be read: {error}") from None
 
 
-def _short(text: str) -> str:
-    """What fits into the metadata that clients take (8 KB), percent-encoded as it is there."""
-    most = _LONGEST if text.isascii() else _LONGEST // 6
-    return text if len(text) <= most else f"{text[:most]}…".encode("ascii", "replace").decode()
-
-
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """What answers each method: a coroutine of the same name in lower case, which gives JSON."""
@@ -79,23 +53,29 @@ class Endpoints:
 
     def methods(self) -> dict[str, Method]:
         """Every method by its name, which takes and gives messages as they are sent."""
-        found = {name: self._method(name, asked, answer) for name, (asked, answer) in methods().items()}
-        return {**found, _INFER: self._method(_INFER, None, None)}
+        found = {name: self._procedure(name, asked, answer) for name, (asked, answer) in methods().items()}
+        found[_INFER] = self._procedure(_INFER, None, None)
+        settings = self.served.settings
+        return {
+            name: method(observed(name, work, settings, is_nameless=name == _INFER)) for name, work in found.items()
+        }
 
-    def _method(self, name: str, asked: type[Message] | None, answer: type[Message] | None) -> Method:
-        """A method as grpcio calls it: errors become a status with their text."""
-        work: Callable[[Any, Context], Awaitable[Any]] = getattr(self, name.lower())
+    def _procedure(self, name: str, asked: type[Message] | None, answer: type[Message] | None) -> Procedure:
+        """What is done for a method: whatever goes wrong becomes a refusal."""
+        endpoint: Callable[[Any, Context], Awaitable[Any]] = getattr(self, name.lower())
 
-        async def call(sent: bytes, context: Context) -> bytes:
+        async def work(sent: bytes, context: Context) -> Outcome:
             try:
-                found = await work(sent if asked is None else _parsed(asked, sent), context)
-            except ServiceError as error:
-                await context.abort(code_of(error), _short(described(error)), ((_CODE, error.code),))
+                found = await endpoint(sent if asked is None else _parsed(asked, sent), context)
+                return found if answer is None else _serialized(ParseDict(found, answer()))
             except repository.Refused as refused:
-                await context.abort(_OF_STATUS.get(refused.status, grpc.StatusCode.INTERNAL), _short(refused.text))
-            return found if answer is None else _serialized(ParseDict(found, answer()))
+                return Refusal.of_admin(refused)
+            except ServiceError as error:
+                return Refusal.of(error)
+            except Exception as error:  # noqa: BLE001  (a fault of ours is told as one, and not by grpcio with its text)
+                return Refusal.of(self.served.told(error))
 
-        return call
+        return work
 
     async def serverlive(self, _request: Message, _context: Context) -> dict[str, Any]:
         return {"live": True}
@@ -158,7 +138,7 @@ class Endpoints:
         try:
             request = _parsed(_InferRequest, sent)
             name = request.model_name
-            work = await self._work(request, context)
+            work = await self._looked_up(request, context)
             answer = await answered(work)
         except Exception as error:  # a fault of ours is told as one, and not by grpcio with its text
             told = self.served.told(error)
@@ -171,7 +151,7 @@ class Endpoints:
             self.remembered.remember(sent, request, work, loaded)
         return answer
 
-    async def _work(self, request: Message, context: Context) -> Work:
+    async def _looked_up(self, request: Message, context: Context) -> Work:
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:  # its client does not wait any more
             raise _TooLate("the deadline has passed")
@@ -181,22 +161,6 @@ class Endpoints:
 
     def _refused(self, name: str, error: ServiceError) -> None:
         self.served.meter.refused(models.GRPC_COUNTED, name, code_of(error).name, error)
-
-
-def code_of(error: ServiceError) -> grpc.StatusCode:
-    """The status of an error."""
-    return _CODES.get(error.code, grpc.StatusCode.INVALID_ARGUMENT)
-
-
-_OF_STATUS: Final[Mapping[int, grpc.StatusCode]] = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-"""What the admin API has answered by HTTP."""
 
 
 def _parameter(value: Message) -> object:
