@@ -22,6 +22,7 @@ _GLANCES: Final = 16
 """How often a worker looks again at once, since the others may just be waking, and resting costs as much as this."""
 _REST: Final = 0.001  # seconds; the shortest that uvloop's timers know
 _PATIENCE: Final = 0.05  # seconds that the queue may stand still before a worker takes from it out of turn
+_RETURN: Final = 0.1  # seconds after which a worker that others have passed over takes part again, if it lives
 _RECOVERY: Final = 1.0  # seconds without accepting where the system has no room for another connection
 _MOST_AT_END: Final = 2048
 
@@ -133,6 +134,7 @@ class Acceptor:
         self._since = 0.0
         self._glances = 0
         self._share.begin()
+        self._returning = self._loop.call_later(_RETURN, self._return)
         self._wait()
 
     def close(self) -> None:
@@ -143,12 +145,19 @@ class Acceptor:
             if not self._accept():
                 break
         self._stop_waiting()
+        self._returning.cancel()
         self._share.leave()
         self._listener.close()
 
     def _wait(self) -> None:
         self._share.come()
         self._loop.add_reader(self._listener, self._look)
+
+    def _return(self) -> None:
+        """Others may have passed this worker over, and take everything: it would never look, and not come again."""
+        if not self._fails:
+            self._share.come()
+        self._returning = self._loop.call_later(_RETURN, self._return)
 
     def _wait_later(self, seconds: float) -> None:
         """Takes the reader away meanwhile: as long as connections wait, it would be called without a pause."""

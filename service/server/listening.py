@@ -1,12 +1,24 @@
 """Listening sockets: on one address, with one queue for all workers."""
 
+import ctypes
 import errno
 import socket
+import struct
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from service.errors import Conflict, InvalidRequest
 
 _BACKLOG: Final = 2048  # for each worker; the system has a limit of its own
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+_FIRST_PACKETS: Final = (
+    (0x30, 0, 0, 13),  # load the byte with the flags of the TCP header, which begins at 0
+    (0x54, 0, 0, 0x12),  # of these SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # then nothing of the packet is kept
+    (0x06, 0, 0, 0xFFFFFFFF),  # else all of it
+)
+"""Drops attempts to connect: classic BPF (linux/filter.h), `code, jt, jf, k` each."""
 _Address: TypeAlias = Any  # its form depends on the address family
 
 
@@ -27,6 +39,22 @@ def bind(host: str, port: int, workers: int) -> list[socket.socket]:
     except BaseException:  # cleaned up after, and raised on
         listener.close()
         raise
+
+
+def shut(listener: socket.socket) -> None:
+    """Has nobody connect any more, while whoever is connected waits in the queue and can be accepted.
+
+    A listening socket that is closed resets what is in its queue, and between the last look into the queue and the end
+    of the socket a client could come, and ask. One that comes now tries again, after a second (RFC 6298), and is
+    refused if nobody listens by then. Where the system cannot do it nothing happens.
+    """
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in _FIRST_PACKETS))
+    with suppress(OSError):
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_FIRST_PACKETS), ctypes.addressof(program))
+        )
 
 
 def reserve(host: str, port: int) -> socket.socket:

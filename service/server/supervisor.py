@@ -20,7 +20,7 @@ from service.metrics import Counters
 from service.metrics.families import RESTARTS
 from service.server.child import STOP_SIGNALS, Child
 from service.server.control import Channel, Message
-from service.server.listening import address_of, bind
+from service.server.listening import address_of, bind, shut
 from service.server.local import Sockets
 from service.server.prepared import prepare
 from service.server.rpc import port_for, said_of
@@ -182,6 +182,7 @@ class Supervisor:
         _log.info("stopping: requests in flight get %d s to finish", self._settings.drain_seconds)
         for child in self._children:
             for listener in child.sockets:
+                shut(listener)
                 listener.close()
         self._sockets.remove()
         self._signal_all(signal.SIGTERM)

@@ -118,9 +118,12 @@ def one_by_one(clients: Clients) -> None:
 def test_every_worker_has_as_many_connections_as_the_others(
     clients: Clients, come: Callable[[Clients], object]
 ) -> None:
-    come(clients)
-    shares = clients.shares()
-    assert is_even(shares), shares
+    for _ in range(3):  # where the machine let a worker wait, others went on without it, and then it catches up
+        come(clients)
+        shares = clients.shares()
+        if is_even(shares):
+            return
+    pytest.fail(str(shares))
 
 
 def test_a_worker_whose_clients_have_left_gets_the_next_ones(server: Running, clients: Clients) -> None:
@@ -248,6 +251,27 @@ class Noted(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transports.put_nowait(transport)
+
+
+def test_a_worker_that_others_have_passed_over_takes_part_again_also_if_they_leave_it_nothing() -> None:
+    shares = Shares(2)
+    mine, other = Share(shares, 0), Share(shares, 1)
+
+    async def come_back() -> None:
+        (listener,) = bind("127.0.0.1", 0, 1)
+        acceptor = Acceptor(listener, mine, asyncio.Protocol)
+        other.begin()
+        other.took()
+        for _ in range(2):
+            other.pass_over([0])
+            assert other.first() == []
+            while not other.first():  # noqa: ASYNC110  (nothing comes to the socket, and nobody tells of it)
+                await asyncio.sleep(0)
+        acceptor.close()
+        assert other.first() == []
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(come_back(), 10))
 
 
 def test_what_waits_at_the_end_is_taken_by_whoever_sees_it() -> None:

@@ -1,9 +1,10 @@
+import errno
 import socket
 
 import pytest
 
 from service.errors import Conflict
-from service.server.listening import address_of, bind
+from service.server.listening import address_of, bind, shut
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -53,3 +54,29 @@ def test_an_ipv6_address_is_written_as_clients_write_it() -> None:
         pytest.skip("no IPv6 loopback here")
     with listener:
         assert address_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_what_was_there_before_a_socket_is_shut_can_be_accepted_and_nothing_else_comes(host: str) -> None:
+    (listener,) = bind(host, 0, 1)
+    address = listener.getsockname()
+    with listener, socket.create_connection(address[:2]) as before, socket.socket(listener.family) as after:
+        for _ in range(2):
+            shut(listener)
+        after.setblocking(False)
+        assert after.connect_ex(address) == errno.EINPROGRESS
+        before.sendall(b"asked")
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.setblocking(True)
+            assert accepted.recv(5) == b"asked"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_sockets_that_are_of_no_network_stay_open() -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind("")
+        listener.listen()
+        shut(listener)
+        client.connect(listener.getsockname())
