@@ -1,5 +1,7 @@
 """Reading a request body under a limit: nothing is buffered beyond it, and a length that promises more is refused."""
 
+from time import perf_counter
+
 from service.api.answer import Receive, Scope
 from service.api.media import header
 from service.errors import InvalidRequest, RequestTooLarge
@@ -19,6 +21,13 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise _too_large(limit)
         return bytes(body)
     return await _read_rest(message, receive, limit)
+
+
+async def read_timed(scope: Scope, receive: Receive, limit: int, since: float) -> tuple[bytes, float]:
+    """The whole body, and `since` later by what it took to come: that was the client's time. Raises the same."""
+    asked = perf_counter()
+    body = await read_body(scope, receive, limit)
+    return body, since + perf_counter() - asked
 
 
 async def _read_rest(message: object, receive: Receive, limit: int) -> bytes:

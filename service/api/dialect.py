@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Final, TypeAlias
 
 from service.api.answer import Answer, Receive, Scope
-from service.api.body import read_body
+from service.api.body import read_timed
 from service.api.served import Problem
 from service.api.short import Asked
 from service.types import TableVersion
@@ -37,9 +37,7 @@ class Call:
 
     async def body(self, limit: int) -> bytes:
         """The whole body; raises RequestTooLarge beyond `limit` bytes, ClientDisconnected."""
-        asked = perf_counter()
-        body = await read_body(self.scope, self.receive, limit)
-        self.since += perf_counter() - asked  # that was the client's time
+        body, self.since = await read_timed(self.scope, self.receive, limit, self.since)
         return body
 
 

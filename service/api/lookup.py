@@ -2,13 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Final, NamedTuple
 
 from service.api.answer import Answer, Receive, Scope
 from service.api.batching import VersionWays
 from service.api.binary_body import DECODERS, Query, read_query, reject_query
-from service.api.body import check_body, read_body
+from service.api.body import check_body, read_timed
 from service.api.json_body import read_lookup
 from service.api.limits import Limits
 from service.api.media import JSON, Fields, answer_type, body_type, header_fields
@@ -95,9 +94,7 @@ class LookupEndpoint:
             raise MethodNotAllowed(scope["method"], ("POST",))
         self._registry.entry(address.table)  # whoever names no table of ours need not send a body
         head = read_head(address, header_fields(scope["headers"]), scope["query_string"])
-        asked = perf_counter()
-        body = await read_body(scope, receive, self._limits.max_body_bytes)
-        since += perf_counter() - asked  # that was the client's time
+        body, since = await read_timed(scope, receive, self._limits.max_body_bytes, since)
         # Only now, so that a slow body does not hold on to a version that is being replaced.
         table = self._registry.get(address.table) if address.kind is None else await self._named(address)
         question = self._question(table, head, body)

@@ -1,12 +1,11 @@
 """`POST /v1/lookup`: several lookups in one request, all from one snapshot, all or none."""
 
 from collections.abc import Callable, Mapping
-from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from service.api.answer import Answer, Receive, Scope, Stream
 from service.api.binary_body import reject_query
-from service.api.body import read_body
+from service.api.body import read_timed
 from service.api.json_body import JsonBody, LongInteger, as_object, read_fields
 from service.api.json_text import JsonText
 from service.api.limits import Limits
@@ -58,9 +57,7 @@ class MultiLookupEndpoint:
         answer_type(fields.accept, (JSON,))
         if (media := body_type(fields)) != JSON:
             raise UnsupportedMediaType(f"several lookups are taken as {JSON} only, not as {media}")
-        asked = perf_counter()
-        sent = await read_body(scope, receive, self._limits.max_body_bytes)
-        since += perf_counter() - asked  # that was the client's time
+        sent, since = await read_timed(scope, receive, self._limits.max_body_bytes, since)
         body = JsonBody(sent)
         reject_query(scope["query_string"], "is not taken with a JSON body, which has fields")
         items = _items(body)
