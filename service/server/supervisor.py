@@ -145,13 +145,14 @@ class Supervisor:
     def _announce(self) -> None:
         if not self._announced and all(child.ready for child in self._children):
             self._announced = True
-            _log.info("serving %s at %s with %d worker(s)", self._settings.store, self._url, len(self._workers))
             if self._settings.backend == "onnx":
                 _log.info("rows are fetched by ONNX Runtime with %s", self._settings.providers)
             if self._rpc_port is not None:
                 _log.info("the Open Inference Protocol over gRPC is at %s", said_of(self._rpc_port))
             if self._sockets.admin is not None:
                 _log.info("the admin API is at %s", address_of(self._sockets.admin, tls=self._tls))
+            # The last one: who waits for it finds the others.
+            _log.info("serving %s at %s with %d worker(s)", self._settings.store, self._url, len(self._workers))
 
     # Waiting and stopping
 

@@ -20,7 +20,6 @@ from service.dialects.v2.rpc_endpoints import Endpoints
 
 _HEAD_ROOM: Final = 1 << 16
 """Bytes of a message beside its tensors: the limits are for those."""
-_STREAMS: Final = 100  # of one connection at a time
 _OTHERS: Final = 16  # calls beside inferences: health, metadata
 
 
@@ -50,16 +49,17 @@ async def start(
     """
     limits = served.limits
     patience = int(served.settings.client_seconds * 1000)
+    # Calls count from their first byte on, as places are taken when the message is there: twice as many may come.
+    calls = 2 * served.admission.limit + _OTHERS
     options = [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", limits.max_body_bytes + _HEAD_ROOM),
         ("grpc.max_send_message_length", limits.max_response_bytes + _HEAD_ROOM),
-        ("grpc.max_concurrent_streams", _STREAMS),
+        ("grpc.max_concurrent_streams", calls),  # with fewer grpc's clients begin too many, and some are refused
         ("grpc.keepalive_time_ms", patience),
         ("grpc.keepalive_timeout_ms", patience),
     ]
-    # Calls count from their first byte on, as places are taken when the message is there: twice as many may come.
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=2 * served.admission.limit + _OTHERS)
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls)
     stopping = asyncio.Event()
     handlers = (_handlers(Endpoints(served, admin)), health_handler(served, stopping))
     server.add_generic_rpc_handlers(handlers)
