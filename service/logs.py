@@ -16,6 +16,8 @@ AUDIT: Final = "service.audit"
 ACCESS: Final = "service.access"
 """The logger of requests, where they are logged at all."""
 _TALKATIVE: Final = ("uvicorn", "httpx", "httpcore", "opentelemetry")
+_OF_CLIENTS: Final = "opentelemetry.trace.span"
+"""Warns of every `tracestate` that is not well formed, in its words."""
 _LINE: Final = "%(asctime)s %(levelname)-8s %(process)d %(message)s%(of_request)s"
 _FIELDS: Final = "%(levelname)s %(name)s %(process)d %(message)s"
 
@@ -74,5 +76,6 @@ def configure(level: str, form: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler(sys.stderr, form)], force=True)
     for library in _TALKATIVE:
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger(_OF_CLIENTS).setLevel(logging.ERROR)
     for name in (AUDIT, ACCESS):
         logging.getLogger(name).setLevel(logging.INFO)

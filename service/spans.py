@@ -44,17 +44,12 @@ class _Process:
 
 @contextmanager
 def span_of(name: str, sent: Mapping[str, str], attributes: Mapping[str, str | int]) -> Iterator[Span]:
-    """A span around the answer to a request; it goes on with the trace whose `CONTEXT` was sent, if there is one.
-
-    Exceptions that pass are not told of: answers are, by who opens this.
-    """
+    """A span around the answer to a request; it goes on with the trace whose `CONTEXT` was sent, if there is one."""
     with _Process.tracer.start_as_current_span(
         name,
         context=_propagator.extract(sent),
         kind=SpanKind.SERVER,
         attributes={**attributes, "embedding.request_id": REQUEST_ID.get()},
-        record_exception=False,
-        set_status_on_exception=False,
     ) as span:
         yield span
 

@@ -100,7 +100,7 @@ def serving(root: Path, path: Path_ = "wire", **settings: object) -> Iterator[ht
     the lookups in front of its router, `onnx` is `wire` with the other backend.
     """
     service, _ = service_over(root, backend=backend_of(path), **settings)
-    with reachable(service, path) as url, httpx.Client(base_url=url) as client:
+    with reachable(service, path) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 

@@ -129,6 +129,8 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._later: asyncio.TimerHandle | None = None
         self._fails = False
+        self._rests = False
+        """Whether the system had no room for another connection a moment ago."""
         self._taken = -1
         """How many connections all had taken when this worker last saw the queue move."""
         self._since = 0.0
@@ -150,12 +152,13 @@ class Acceptor:
         self._listener.close()
 
     def _wait(self) -> None:
+        self._rests = False
         self._share.come()
         self._loop.add_reader(self._listener, self._look)
 
     def _return(self) -> None:
         """Others may have passed this worker over, and take everything: it would never look, and not come again."""
-        if not self._fails:
+        if not self._rests:
             self._share.come()
         self._returning = self._loop.call_later(_RETURN, self._return)
 
@@ -207,7 +210,7 @@ class Acceptor:
     def _recover(self, error: OSError) -> None:
         if not self._fails:
             _log.error("no connection can be taken: %s", error.strerror)
-        self._fails = True
+        self._fails = self._rests = True
         self._share.leave()
         self._wait_later(_RECOVERY)
 

@@ -4,7 +4,6 @@ import ctypes
 import errno
 import socket
 import struct
-from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from service.errors import Conflict, InvalidRequest
@@ -41,20 +40,23 @@ def bind(host: str, port: int, workers: int) -> list[socket.socket]:
         raise
 
 
-def shut(listener: socket.socket) -> None:
-    """Has nobody connect any more, while whoever is connected waits in the queue and can be accepted.
+def shut(listener: socket.socket) -> bool:
+    """Has nobody connect any more, while those who are about to be connected still are, and can be accepted.
 
-    A listening socket that is closed resets what is in its queue, and between the last look into the queue and the end
-    of the socket a client could come, and ask. One that comes now tries again, after a second (RFC 6298), and is
-    refused if nobody listens by then. Where the system cannot do it nothing happens.
+    A listening socket that is closed resets what is in its queue. Between the last look into the queue and the end of
+    the socket a client could come and ask, and one that is far away may not have heard yet that it is connected. Who
+    comes after this tries again after a second (RFC 6298), and is refused if nobody listens by then. False where the
+    system cannot do it.
     """
     if listener.family not in (socket.AF_INET, socket.AF_INET6):
-        return
+        return False
     program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in _FIRST_PACKETS))
-    with suppress(OSError):
-        listener.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_FIRST_PACKETS), ctypes.addressof(program))
-        )
+    described = struct.pack("@HP", len(_FIRST_PACKETS), ctypes.addressof(program))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+    except OSError:
+        return False
+    return True
 
 
 def reserve(host: str, port: int) -> socket.socket:

@@ -30,6 +30,8 @@ from service.server.worker import run_worker
 from service.settings import Settings
 
 _GRACE: Final = 2.0  # seconds beyond the drain before a child is killed
+_LAST_ARRIVALS: Final = 0.2
+"""Seconds, at a stop, for clients who do not know yet that their connection was granted: a long way and back."""
 
 _log = logging.getLogger(__name__)
 
@@ -181,19 +183,29 @@ class Supervisor:
 
     def _stop(self, wakeup: socket.socket) -> None:
         _log.info("stopping: requests in flight get %d s to finish", self._settings.drain_seconds)
-        for child in self._children:
-            for listener in child.sockets:
-                shut(listener)
-                listener.close()
+        self._let_nobody_in(wakeup)
         self._sockets.remove()
         self._signal_all(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.drain_seconds + _GRACE
-        while self._living() and self._stops == 1 and time.monotonic() < deadline:
-            self._wait(wakeup, max(0.0, deadline - time.monotonic()))
+        self._wait_for_end(wakeup, deadline)
         if self._living():
             self._signal_all(signal.SIGKILL)
             while self._living():
                 self._wait(wakeup, None)
+
+    def _let_nobody_in(self, wakeup: socket.socket) -> None:
+        """Shuts the queues of connections, has the children take what is still to come, and lets go of the sockets."""
+        listeners = [listener for child in self._children for listener in child.sockets]
+        for listener in listeners:
+            shut(listener)
+        self._wait_for_end(wakeup, time.monotonic() + _LAST_ARRIVALS)
+        for listener in listeners:
+            listener.close()
+
+    def _wait_for_end(self, wakeup: socket.socket, deadline: float) -> None:
+        """Until all children have ended, the deadline, or another signal to stop."""
+        while self._living() and self._stops == 1 and time.monotonic() < deadline:
+            self._wait(wakeup, max(0.0, deadline - time.monotonic()))
 
     def _signal_all(self, number: signal.Signals) -> None:
         for child in self._children:

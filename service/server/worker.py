@@ -12,6 +12,7 @@ import uvloop
 from service.server.accepting import Share
 from service.server.allocator import keep_freed_memory
 from service.server.control import Channel, Message
+from service.server.listening import shut
 from service.server.participant import Participant
 from service.server.prepared import Prepared
 from service.server.rpc import Rpc
@@ -66,7 +67,7 @@ async def _serve(prepared: Prepared, number: int, listener: socket.socket, rpc: 
     participant = Participant(prepared.watcher, number, channel, give_up=lambda: signal.raise_signal(signal.SIGKILL))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, server.stop)
-    loop.add_reader(channel.fileno(), _on_message, channel, participant, server)
+    loop.add_reader(channel.fileno(), _on_message, channel, participant, server, listener)
     first_look = asyncio.Event()
     watching = loop.create_task(prepared.watcher.run(first_look))
     with contextlib.suppress(TimeoutError):
@@ -79,10 +80,11 @@ async def _serve(prepared: Prepared, number: int, listener: socket.socket, rpc: 
     prepared.watcher.close()
 
 
-def _on_message(channel: Channel, participant: Participant, server: ChildServer) -> None:
+def _on_message(channel: Channel, participant: Participant, server: ChildServer, listener: socket.socket) -> None:
     message = channel.receive()
     if message is not None:
         participant.on_message(message)
     else:  # the supervisor is gone: nobody would ever stop this worker
         asyncio.get_running_loop().remove_reader(channel.fileno())
+        shut(listener)
         server.stop()

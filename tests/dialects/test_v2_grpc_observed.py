@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import os
 import re
+import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +138,40 @@ def test_a_fault_of_ours_is_told_by_the_id_that_its_client_gave(
     assert caplog.text.count("RuntimeError: of the inside") == 2
 
 
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    """Of HTTP/2 (RFC 9113 section 4.1)."""
+    return len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + content
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """A header field as it is (RFC 7541 section 6.2.2)."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"x-request-id", b"traceparent", b"tracestate"])
+def test_metadata_that_is_no_text_is_borne_and_not_logged(store: TableStore, name: bytes) -> None:
+    """No client library sends such a thing."""
+    fields = {b":method": b"POST", b":scheme": b"http", b":path": LOAD.encode(), b":authority": b"x",
+              b"te": b"trailers", b"content-type": b"application/grpc", name: b"Bearer secret \xff"}  # fmt: skip
+    head = b"".join(literal(*field) for field in fields.items())
+    asked = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, head)
+    options = ("--grpc-port", "0", "--traces-endpoint", "http://127.0.0.1:9/v1/traces", "--traces-ratio", "1")
+    with running(store.root, *options, settings={"ADMIN_TOKEN": "secret"}) as server:
+        host, _, port = target(server).rpartition(":")
+        with socket.create_connection((host, int(port)), 10) as client:
+            client.sendall(asked + frame(0, 1, 1, b"\0\0\0\0\7\x12\5words"))
+            answer = b""
+            while b"x-request-id" not in answer:
+                received = client.recv(65_536)
+                assert received, answer
+                answer += received
+            assert b"grpc-status\x0216" in answer  # UNAUTHENTICATED
+        server.stop()
+        said = server.log.read_text()
+    assert "Traceback" not in said
+    assert "Bearer" not in said
+
+
 # The log
 
 
@@ -201,6 +238,48 @@ def test_a_call_goes_on_with_its_clients_trace(store: TableStore) -> None:
     }  # fmt: skip
     assert (refused["rpc.grpc.status_code"], "embedding.table" in refused) == (3, False)
     assert all(not span.events for span in collector.spans)
+
+
+def test_probes_are_not_traced_and_who_is_cancelled_is(store: TableStore) -> None:
+    with collecting() as collector:
+        options = ("--grpc-port", "0", "--traces-endpoint", collector.url)
+        with running(store.root, *options, settings={"ADMIN_TOKEN": "secret"}) as server:
+            with grpc.insecure_channel(target(server)) as channel:
+                for probe in ("ServerLive", "ServerReady"):
+                    assert call(channel, f"/{SERVICE}/{probe}", b"", SAMPLED)[0] == "OK"
+                assert call(channel, f"/{SERVICE}/ModelReady", b"\n\5words", SAMPLED)[0] == "OK"
+                os.kill(server.steward(), signal.SIGSTOP)  # so that a load takes until its client has gone
+                load = service_pb2.RepositoryModelLoadRequest(model_name="words").SerializeToString()
+                asked = channel.unary_unary(LOAD).future(
+                    load, metadata=(SAMPLED, ("authorization", "Bearer secret")), timeout=0.5
+                )
+                assert asked.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+                os.kill(server.steward(), signal.SIGCONT)
+            server.stop()
+    ended = {attributes(span)["rpc.method"]: attributes(span)["rpc.grpc.status_code"] for span in collector.spans
+             if "rpc.method" in attributes(span)}  # fmt: skip
+    assert ended == {"ModelReady": 0, "RepositoryModelLoad": 1}
+
+
+def test_inferences_are_not_observed_for_a_trace_that_they_do_not_have(store: TableStore) -> None:
+    with collecting() as collector:
+        options = ("--grpc-port", "0", "--traces-endpoint", collector.url)
+        with running(store.root, *options) as server, grpc.insecure_channel(target(server)) as channel:
+            for _ in range(3):
+                assert call(channel, INFER, inference(5)) == ("OK", {})
+            assert MADE.fullmatch(call(channel, INFER, inference(7), SAMPLED)[1]["x-request-id"])
+            server.stop()
+    assert [attributes(span)["embedding.request_id"] != "" for span in collector.spans] == [True]
+
+
+def test_a_share_of_what_comes_without_a_trace_is_traced(store: TableStore) -> None:
+    with collecting() as collector:
+        options = ("--grpc-port", "0", "--traces-endpoint", collector.url, "--traces-ratio", "1")
+        with running(store.root, *options) as server, grpc.insecure_channel(target(server)) as channel:
+            for _ in range(3):
+                assert call(channel, INFER, inference(5)) == ("OK", {})
+            server.stop()
+    assert len({span.trace_id for span in collector.spans}) == 3
 
 
 def test_a_load_is_one_trace_through_worker_and_steward(store: TableStore) -> None:

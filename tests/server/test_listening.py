@@ -61,8 +61,8 @@ def test_what_was_there_before_a_socket_is_shut_can_be_accepted_and_nothing_else
     (listener,) = bind(host, 0, 1)
     address = listener.getsockname()
     with listener, socket.create_connection(address[:2]) as before, socket.socket(listener.family) as after:
-        for _ in range(2):
-            shut(listener)
+        if not all(shut(listener) for _ in range(2)):
+            pytest.skip("the system takes no filter for a socket")
         after.setblocking(False)
         assert after.connect_ex(address) == errno.EINPROGRESS
         before.sendall(b"asked")
@@ -78,5 +78,5 @@ def test_sockets_that_are_of_no_network_stay_open() -> None:
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind("")
         listener.listen()
-        shut(listener)
+        assert not shut(listener)
         client.connect(listener.getsockname())

@@ -1,6 +1,6 @@
 """A call over gRPC: what is done for it gives an answer or a refusal, which grpcio is told of at the very end."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
@@ -67,23 +67,34 @@ class Refusal(NamedTuple):
         return self._replace(trailers={REQUEST_ID_KEY: request_id, **self.trailers})
 
 
+class Call(NamedTuple):
+    """A message as it was sent, and what came with it: metadata that is text, of one name the first."""
+
+    sent: bytes
+    context: Context
+    metadata: Mapping[str, str]
+
+
 Outcome: TypeAlias = bytes | Refusal
-Procedure: TypeAlias = Callable[[bytes, Context], Awaitable[Outcome]]
-"""What is done for a message, as it was sent. Raises nothing but CancelledError."""
+Procedure: TypeAlias = Callable[[Call], Awaitable[Outcome]]
+"""What is done for a call. Raises nothing but CancelledError."""
 Method: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
 
 
 def method(work: Procedure) -> Method:
     """As grpcio calls it."""
 
-    async def call(sent: bytes, context: Context) -> bytes:
-        found = await work(sent, context)
+    async def called(sent: bytes, context: Context) -> bytes:
+        # Read once: each reading decodes all of it anew. Of names that end with `-bin` the values are bytes.
+        metadata: Sequence[tuple[str, str | bytes]] = context.invocation_metadata() or ()
+        texts = {name: value for name, value in metadata[::-1] if isinstance(value, str)}
+        found = await work(Call(sent, context, texts))
         if isinstance(found, bytes):
             return found
         aborted: bytes = await context.abort(found.code, found.text, tuple(found.trailers.items()))
         return aborted  # it never is: `abort` raises
 
-    return call
+    return called
 
 
 def code_of(error: ServiceError) -> grpc.StatusCode:
@@ -96,10 +107,13 @@ def status_of(found: Outcome) -> grpc.StatusCode:
     return found.code if isinstance(found, Refusal) else grpc.StatusCode.OK
 
 
-def client_of(context: Context) -> tuple[str, int | None]:
-    """Address and port of the client, out of what gRPC writes as `ipv4:127.0.0.1:50000` and `ipv6:%5B::1%5D:50000`."""
-    address, _, port = unquote(context.peer()).partition(":")[2].rpartition(":")
-    return address.strip("[]") or "-", int(port) if port.isdecimal() else None
+def client_of(call: Call) -> tuple[str, int | None]:
+    """Address and port of the client, out of what gRPC writes as `ipv4:127.0.0.1:50000` and `ipv6:%5B::1%5D:50000`.
+
+    Others have no address: an empty text, and no port.
+    """
+    address, _, port = unquote(call.context.peer()).partition(":")[2].rpartition(":")
+    return address.strip("[]"), int(port) if port.isdecimal() else None
 
 
 def _short(text: str) -> str:

@@ -1,6 +1,6 @@
 """What answers each method of the protocol over gRPC."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
@@ -15,7 +15,7 @@ from service.dialects.v2 import models, repository
 from service.dialects.v2.answer import Work
 from service.dialects.v2.contents import answered, inference_of
 from service.dialects.v2.messages import Message, message, methods
-from service.dialects.v2.rpc_calls import Context, Method, Outcome, Procedure, Refusal, code_of, method
+from service.dialects.v2.rpc_calls import Call, Method, Outcome, Procedure, Refusal, code_of, method
 from service.dialects.v2.rpc_observed import observed
 from service.dialects.v2.rpc_repeated import Remembered
 from service.errors import InvalidRequest, Overloaded, ServiceError
@@ -62,11 +62,11 @@ class Endpoints:
 
     def _procedure(self, name: str, asked: type[Message] | None, answer: type[Message] | None) -> Procedure:
         """What is done for a method: whatever goes wrong becomes a refusal."""
-        endpoint: Callable[[Any, Context], Awaitable[Any]] = getattr(self, name.lower())
+        endpoint: Callable[[Any, Call], Awaitable[Any]] = getattr(self, name.lower())
 
-        async def work(sent: bytes, context: Context) -> Outcome:
+        async def work(call: Call) -> Outcome:
             try:
-                found = await endpoint(sent if asked is None else _parsed(asked, sent), context)
+                found = await endpoint(call.sent if asked is None else _parsed(asked, call.sent), call)
                 return found if answer is None else _serialized(ParseDict(found, answer()))
             except repository.Refused as refused:
                 return Refusal.of_admin(refused)
@@ -77,44 +77,43 @@ class Endpoints:
 
         return work
 
-    async def serverlive(self, _request: Message, _context: Context) -> dict[str, Any]:
+    async def serverlive(self, _request: Message, _call: Call) -> dict[str, Any]:
         return {"live": True}
 
-    async def serverready(self, _request: Message, _context: Context) -> dict[str, Any]:
+    async def serverready(self, _request: Message, _call: Call) -> dict[str, Any]:
         return {"ready": models.is_ready(self.served)}
 
-    async def modelready(self, request: Message, _context: Context) -> dict[str, Any]:
+    async def modelready(self, request: Message, _call: Call) -> dict[str, Any]:
         return {"ready": await models.is_model_ready(self.served, request.name, request.version)}
 
-    async def servermetadata(self, _request: Message, _context: Context) -> dict[str, Any]:
+    async def servermetadata(self, _request: Message, _call: Call) -> dict[str, Any]:
         return models.server()
 
-    async def modelmetadata(self, request: Message, _context: Context) -> dict[str, Any]:
+    async def modelmetadata(self, request: Message, _call: Call) -> dict[str, Any]:
         return await models.metadata(self.served, request.name, request.version)
 
-    async def modelconfig(self, request: Message, _context: Context) -> dict[str, Any]:
+    async def modelconfig(self, request: Message, _call: Call) -> dict[str, Any]:
         return {"config": await models.config(self.served, request.name, request.version)}
 
-    async def modelstatistics(self, request: Message, _context: Context) -> dict[str, Any]:
+    async def modelstatistics(self, request: Message, _call: Call) -> dict[str, Any]:
         return await models.statistics(self.served, request.name or None, request.version)
 
-    async def repositoryindex(self, request: Message, _context: Context) -> dict[str, Any]:
+    async def repositoryindex(self, request: Message, _call: Call) -> dict[str, Any]:
         return {"models": await models.index(self.served, ready_only=request.ready)}
 
-    async def repositorymodelload(self, request: Message, context: Context) -> dict[str, Any]:
-        return await self._change("load", request, context)
+    async def repositorymodelload(self, request: Message, call: Call) -> dict[str, Any]:
+        return await self._change("load", request, call)
 
-    async def repositorymodelunload(self, request: Message, context: Context) -> dict[str, Any]:
-        return await self._change("unload", request, context)
+    async def repositorymodelunload(self, request: Message, call: Call) -> dict[str, Any]:
+        return await self._change("unload", request, call)
 
-    async def _change(self, verb: str, request: Message, context: Context) -> dict[str, Any]:
-        metadata: Sequence[tuple[str, Any]] = context.invocation_metadata() or ()
-        token = next((value for name, value in metadata if name == "authorization"), None)
+    async def _change(self, verb: str, request: Message, call: Call) -> dict[str, Any]:
+        token = call.metadata.get("authorization")
         parameters = {name: _parameter(value) for name, value in request.parameters.items()}
         await repository.pass_on(self.admin, verb, request.model_name, parameters, token)
         return {}
 
-    async def modelinfer(self, sent: bytes, context: Context) -> bytes:
+    async def modelinfer(self, sent: bytes, call: Call) -> bytes:
         """Admitted and counted like the lookups of every other protocol. Takes and gives messages as they are sent."""
         served, since = self.served, perf_counter()
         try:
@@ -125,20 +124,20 @@ class Endpoints:
         try:
             found = self.remembered.answer(sent, served.registry)
             if found is None:
-                return await self._infer(sent, context, since)
+                return await self._infer(sent, call, since)
         finally:
             served.admission.leave()
         table, answer, count = found
         served.meter.answered(models.GRPC_COUNTED, table, count, since, _OK)
         return answer
 
-    async def _infer(self, sent: bytes, context: Context, since: float) -> bytes:
+    async def _infer(self, sent: bytes, call: Call, since: float) -> bytes:
         """An inference whose message is like none before, or that takes more than that."""
         name = ""
         try:
             request = _parsed(_InferRequest, sent)
             name = request.model_name
-            work = await self._looked_up(request, context)
+            work = await self._looked_up(request, call)
             answer = await answered(work)
         except Exception as error:  # a fault of ours is told as one, and not by grpcio with its text
             told = self.served.told(error)
@@ -151,8 +150,8 @@ class Endpoints:
             self.remembered.remember(sent, request, work, loaded)
         return answer
 
-    async def _looked_up(self, request: Message, context: Context) -> Work:
-        remaining = context.time_remaining()
+    async def _looked_up(self, request: Message, call: Call) -> Work:
+        remaining = call.context.time_remaining()
         if remaining is not None and remaining <= 0:  # its client does not wait any more
             raise _TooLate("the deadline has passed")
         served = self.served

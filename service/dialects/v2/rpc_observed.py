@@ -2,15 +2,19 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
+import grpc
+
 from service.dialects.v2.messages import SERVICE
-from service.dialects.v2.rpc_calls import REQUEST_ID_KEY, Context, Outcome, Procedure, Refusal, client_of, status_of
+from service.dialects.v2.rpc_calls import REQUEST_ID_KEY, Call, Outcome, Procedure, Refusal, client_of, status_of
 from service.logs import ACCESS
 from service.requestid import REQUEST_ID, given_or_new, new
 from service.settings import Settings
 
-_NEVER_ANSWERED: Final = "CANCELLED"
+_PROBES: Final = frozenset({"ServerLive", "ServerReady"})
+"""Methods that are not traced, as those of HTTP are not."""
 _log = logging.getLogger(ACCESS)
 
 
@@ -19,54 +23,53 @@ def observed(name: str, work: Procedure, settings: Settings, *, is_nameless: boo
 
     Answers to calls that came without one have none if the method `is_nameless`; refusals always have one.
     """
-    is_watched = settings.access_log or settings.traces_endpoint is not None
+    traces = settings.traces_endpoint is not None and name not in _PROBES
+    traces_all = traces and settings.traces_ratio > 0
     if settings.access_log:
         work = _logged(name, work)
-    if settings.traces_endpoint is not None:
+    if traces:
         from service.dialects.v2.rpc_tracing import traced  # noqa: PLC0415  (an extra, imported by who wants it)
 
-        work = traced(name, work)
-    return _identified(work, is_nameless=is_nameless, is_watched=is_watched)
+        work = traced(name, work, by_itself=traces_all)
+    observes_all = settings.access_log or traces_all or not is_nameless
+
+    def needs_no_id(call: Call) -> bool:
+        return not observes_all and not (traces and "traceparent" in call.metadata)
+
+    return _identified(work, needs_no_id, is_nameless=is_nameless)
 
 
-def _identified(work: Procedure, *, is_nameless: bool, is_watched: bool) -> Procedure:
+def _identified(work: Procedure, needs_no_id: Callable[[Call], bool], *, is_nameless: bool) -> Procedure:
     """Takes a call's id from its client, or gives it one; the log has it, and the trailers of the answer."""
 
-    async def call(sent: bytes, context: Context) -> Outcome:
-        given = _given(context)
-        if given is None and is_nameless and not is_watched:
-            found = await work(sent, context)
+    async def identified(call: Call) -> Outcome:
+        given = call.metadata.get(REQUEST_ID_KEY)
+        if given is None and needs_no_id(call):
+            found = await work(call)
             return found.named(new()) if isinstance(found, Refusal) else found
-        request_id = given_or_new(given)
+        request_id = given_or_new(None if given is None else given.encode())
         REQUEST_ID.set(request_id)  # in the task of this call alone
-        found = await work(sent, context)
+        found = await work(call)
         if isinstance(found, Refusal):
             return found.named(request_id)
         if given is not None or not is_nameless:
-            context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+            call.context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         return found
 
-    return call
-
-
-def _given(context: Context) -> bytes | None:
-    for name, value in context.invocation_metadata() or ():
-        if name == REQUEST_ID_KEY:
-            return str(value).encode()
-    return None
+    return identified
 
 
 def _logged(name: str, work: Procedure) -> Procedure:
     """One line for each call, when what has come of it is known."""
     path = f"/{SERVICE}/{name}"
 
-    async def call(sent: bytes, context: Context) -> Outcome:
-        begun, status, size = time.perf_counter(), _NEVER_ANSWERED, 0
+    async def logged(call: Call) -> Outcome:
+        begun, status, size = time.perf_counter(), grpc.StatusCode.CANCELLED.name, 0
         try:
-            found = await work(sent, context)
+            found = await work(call)
             status, size = status_of(found).name, len(found) if isinstance(found, bytes) else 0
         finally:
-            client, seconds = client_of(context)[0], time.perf_counter() - begun
+            client, seconds = client_of(call)[0] or "-", time.perf_counter() - begun
             said = {"method": "gRPC", "path": path, "grpc_status": status, "bytes": size, "client": client}
             _log.info(
                 '%s "gRPC %s" %s %d bytes %.6f s',
@@ -75,4 +78,4 @@ def _logged(name: str, work: Procedure) -> Procedure:
             )
         return found
 
-    return call
+    return logged
