@@ -89,7 +89,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     return until(announced, _START_SECONDS)
 
 
-def until(condition: Callable[[], _T | None], seconds: float = 10.0) -> _T:
+def until(condition: Callable[[], _T | None], seconds: float = 30.0) -> _T:
     """The first result of `condition` that is true; raises TimeoutError after so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -722,7 +722,7 @@ def test_an_answer_below_the_limit_as_bytes_is_given_as_bytes(narrow: httpx.Clie
 
 def exchange(client: httpx.Client, data: bytes, *, breaks_off: bool) -> bytes:
     """All that the server sends back for these bytes until it closes the connection."""
-    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=5) as connection:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=60) as connection:
         connection.sendall(data)
         if breaks_off:
             connection.shutdown(socket.SHUT_WR)
@@ -771,7 +771,7 @@ def test_a_request_that_breaks_off_gets_no_answer_and_does_no_harm(narrow: httpx
 
 def test_a_length_over_the_limit_is_refused_before_the_body_comes(narrow: httpx.Client) -> None:
     address = (narrow.base_url.host, narrow.base_url.port or 80)
-    with socket.create_connection(address, timeout=5) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(HEAD + b"Content-Length: 70000\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
 

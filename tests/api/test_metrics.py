@@ -225,13 +225,13 @@ def test_what_a_client_takes_to_send_its_body_is_not_the_time_of_its_lookup(coun
     def slowly() -> Iterator[bytes]:
         yield b'{"ids":'
         begun = perf_counter()
-        while perf_counter() - begun < 0.3:  # the server answers others meanwhile
+        while perf_counter() - begun < 1:  # the server answers others meanwhile
             counted_too.get("/health/live")
         yield b"[5]}"
 
     with httpx.Client(base_url=counted.base_url) as counted_too:
         assert counted.post(LOOKUP, content=slowly()).status_code == 200
-    assert labelled(scrape(counted), "embedding_request_seconds_sum")["lookup", "words"] < 0.2
+    assert labelled(scrape(counted), "embedding_request_seconds_sum")["lookup", "words"] < 0.8
 
 
 def test_rows_whose_texts_are_kept_are_hits(counted: httpx.Client) -> None:

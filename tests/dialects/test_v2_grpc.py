@@ -428,11 +428,12 @@ def test_fields_in_another_order_are_not_taken_for_ids(channel: grpc.Channel) ->
 
 
 def test_those_who_watch_the_health_do_not_hold_back_a_stop(store_root: Path) -> None:
-    with running(store_root, "--grpc-port", "0") as server, grpc.insecure_channel(target(server)) as channel:
+    options = ("--grpc-port", "0", "--drain-seconds", "600")
+    with running(store_root, *options) as server, grpc.insecure_channel(target(server)) as channel:
         watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         told = iter(watched)
         assert next(told).status == health_pb2.HealthCheckResponse.SERVING
-        assert server.stop(signal.SIGTERM, timeout=6) == 0
+        assert server.stop(signal.SIGTERM, timeout=30) == 0
         assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 

@@ -56,4 +56,4 @@ def test_a_stop_of_what_serves_is_a_good_end(tmp_path: Path) -> None:
         assert outside.stdout is not None
         assert any(b"serving" in line for line in outside.stdout)
         os.kill(inside, signal.SIGTERM)
-        assert outside.wait(10) == 0
+        assert outside.wait(30) == 0

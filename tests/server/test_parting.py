@@ -64,7 +64,7 @@ def test_no_request_is_lost_at_a_stop(root: Path, workers: str) -> None:
         until(lambda: all(len(statuses) > 20 for statuses in given))
         assert server.stop() == 0
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
         assert sorted(ended) == list(range(_CLIENTS))
         assert {status for statuses in given for status in statuses} == {200}
 
@@ -85,7 +85,7 @@ def test_nobody_is_let_in_whom_no_worker_would_answer_any_more(root: Path) -> No
         assert late.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _SYN_SENT
         os.kill(worker, signal.SIGCONT)
         assert waiting.recv(15) == b"HTTP/1.1 200 OK"
-        assert server.process.wait(10) == 0
+        assert server.process.wait(30) == 0
 
 
 def _signalled(pid: int) -> bool:

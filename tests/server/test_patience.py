@@ -339,7 +339,7 @@ def test_a_server_disconnects_clients_that_are_too_slow_and_no_others(root: Path
             return world.in_flight == 1
 
         until(only_one_is_left)
-        assert 1.0 <= time.monotonic() - begun < 5.0
+        assert 1.0 <= time.monotonic() - begun < 15.0
         assert all(each.is_ended() for each in (half_a_head, half_a_body))
         assert not drip(lookup)
         assert body + steady.read(IDS.size * 1024 - len(body)) == WIDE[IDS].tobytes()

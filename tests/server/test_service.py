@@ -79,7 +79,7 @@ def test_a_stop_finishes_the_request_in_flight(server: Running) -> None:
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b'"vectors":[[0.7,1.7],[0.1,4.2]]' in answer
-    assert server.process.wait(10) == 0
+    assert server.process.wait(30) == 0
 
 
 def _refuses(url: str) -> bool:
