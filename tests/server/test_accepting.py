@@ -28,6 +28,9 @@ ASK = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 NOTICED = 5.0
 """Seconds, more than a busy machine needs: a turn that nobody takes is over after 50 ms where it is idle."""
 
+_TRIES = 3
+"""Where the machine lets a worker wait, others go on without it, once."""
+
 
 class Clients:
     """Keep-alive connections to a server, and which of its processes has which."""
@@ -119,7 +122,7 @@ def test_every_worker_has_as_many_connections_as_the_others(
     clients: Clients, come: Callable[[Clients], object]
 ) -> None:
     seen = []
-    for _ in range(3):  # where the machine let a worker wait, others went on without it once, and then it catches up
+    for _ in range(_TRIES):
         come(clients)
         seen.append(clients.shares())
         if sum(map(is_even, seen)) == 2:
@@ -127,30 +130,38 @@ def test_every_worker_has_as_many_connections_as_the_others(
     pytest.fail(str(seen))
 
 
-def test_a_worker_whose_clients_have_left_gets_the_next_ones(server: Running, clients: Clients) -> None:
-    clients.connect(64)
-    clients.shares()
-    left = server.workers()[2]
-    gone = clients.part_from(left)
-    for client in gone:
-        client.close()
-    until(lambda: not clients.held_by([left]))
-    fresh = clients.connect(len(gone))
-    assert clients.shares(fresh)[left] >= len(gone) - 2
+def test_a_worker_whose_clients_have_left_gets_the_next_ones(clients: Clients) -> None:
+    def gets_them() -> bool:
+        clients.connect(64)
+        ((left, _),) = clients.shares().most_common(1)
+        gone = clients.part_from(left)
+        for client in gone:
+            client.close()
+        until(lambda: not clients.held_by([left]))
+        fresh = clients.connect(len(gone))
+        return clients.shares(fresh)[left] >= len(gone) - 2
+
+    assert any(gets_them() for _ in range(_TRIES))
 
 
 def test_nobody_waits_for_a_worker_that_is_stopped(server: Running, clients: Clients) -> None:
     clients.ask()
     stopped = server.workers()[0]
-    os.kill(stopped, signal.SIGSTOP)
-    slowest = max(clients.ask() for _ in range(30))
-    assert slowest < NOTICED
-    before = clients.shares()
-    assert before[stopped] <= 1
-    os.kill(stopped, signal.SIGCONT)
-    for _ in range(20):
-        clients.ask()
-    assert clients.shares()[stopped] >= before[stopped] + 8  # it was 8 to 10 behind each of the others
+
+    def catches_up() -> bool:
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            before = clients.shares()
+            slowest = max(clients.ask() for _ in range(30))
+            assert slowest < NOTICED
+            assert clients.shares()[stopped] <= before[stopped] + 1
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        for _ in range(20):  # it was 8 to 10 behind each of the others
+            clients.ask()
+        return clients.shares()[stopped] >= before[stopped] + 8
+
+    assert any(catches_up() for _ in range(_TRIES))
 
 
 def test_the_successor_of_a_killed_worker_gets_its_share(server: Running, clients: Clients) -> None:
