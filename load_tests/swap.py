@@ -290,7 +290,7 @@ def measure(
 def _swap(
     server: Running, store: Path, clients: Load, swapper: Swapper, swaps: int, tell: Callable[[str], None]
 ) -> Figures:
-    before = clients.at_rest(lambda: Footprint.of(server))
+    before = _footprint(server, store, clients, swapper)
     swapper.forget()
     for number in range(swaps):
         # Where all wait for the processor, the answer comes late, and would hide a worker that is late as well.
@@ -301,9 +301,14 @@ def _swap(
     unmapped = seconds_until_only(server, store, swapper.in_force())
     seconds, rollbacks, pairs = swapper.seconds[:], swapper.rollbacks, swapper.pairs
     swapper.swap_back()  # to the versions that were served when the memory was looked at first
-    seconds_until_only(server, store, swapper.in_force())
-    after = clients.at_rest(lambda: Footprint.of(server))
+    after = _footprint(server, store, clients, swapper)
     return Figures(seconds, rollbacks, pairs, clients.stop(), before, after, unmapped)
+
+
+def _footprint(server: Running, store: Path, clients: Load, swapper: Swapper) -> Footprint:
+    """With nothing mapped but what is in force, and nothing asked."""
+    seconds_until_only(server, store, swapper.in_force())
+    return clients.at_rest(lambda: Footprint.of(server))
 
 
 def main() -> int:
