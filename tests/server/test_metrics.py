@@ -32,7 +32,9 @@ def store(tmp_path: Path) -> TableStore:
 
 @pytest.fixture
 def server(store: TableStore) -> Iterator[Running]:
-    with running(store.root, "--workers", str(WORKERS), settings={"ADMIN_TOKEN": "secret"}) as server:
+    # Workers that look at the store by themselves may open a version in the moment in which it is put in force.
+    options = ("--workers", str(WORKERS), "--poll-seconds", "600")
+    with running(store.root, *options, settings={"ADMIN_TOKEN": "secret"}) as server:
         yield server
 
 
