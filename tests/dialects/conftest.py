@@ -11,7 +11,7 @@ from service.importers.options import ImportOptions
 from service.importing import Import
 from service.store import TableStore
 from tests.api import samples
-from tests.world import Path_, serving
+from tests.world import KERAS_ROWS, Path_, publish, serving
 
 STATIC: Final = Path(__file__).parent.parent / "data" / "static_text"
 MODELS: Final = sorted(path.name for path in STATIC.iterdir() if path.is_dir())
@@ -27,6 +27,15 @@ def store_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in MODELS:
         store.publish(name, Import(ImportOptions()).read(STATIC / name), activate=True)
     return root
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TableStore:
+    """`words` has the versions 1 (active) and 2; version n is n times the rows."""
+    store = TableStore(tmp_path / "store")
+    for version in (1, 2):
+        publish(store, "words", KERAS_ROWS * version, activate=version == 1)
+    return store
 
 
 @pytest.fixture(scope="session", params=["wire", "behind"])

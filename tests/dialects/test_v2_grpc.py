@@ -32,7 +32,7 @@ from service.store import TableStore
 from tests.api.samples import DIM, ROWS, TOKENS
 from tests.api.wire import AnyArray
 from tests.server.test_admin import OPTIONS, SETTINGS
-from tests.world import KERAS_ROWS, publish, service_over
+from tests.world import KERAS_ROWS, service_over
 
 IDS = np.array([[5, 1, 0], [2, 2, 6]], dtype=np.int64)
 TOKEN = {"authorization": "Bearer secret"}
@@ -43,7 +43,7 @@ Client: TypeAlias = Any
 
 def target(server: Running) -> str:
     """Where a server takes gRPC, as its log says."""
-    found = re.search(r"over gRPC is at (\S+)", server.log.read_text())
+    found = re.search(r'over gRPC is at ([^\s"]+)', server.log.read_text())
     assert found is not None
     return found.group(1)
 
@@ -470,15 +470,6 @@ def test_a_deadline_that_passes(client: Client, server: Running) -> None:
 
 
 # Several workers
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> TableStore:
-    """`words` has the versions 1 (active) and 2; version n is n times the rows."""
-    store = TableStore(tmp_path / "store")
-    for version in (1, 2):
-        publish(store, "words", KERAS_ROWS * version, activate=version == 1)
-    return store
 
 
 def versions(server: Running, connections: int = 24) -> set[str]:

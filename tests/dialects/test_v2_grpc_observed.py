@@ -8,7 +8,6 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -31,15 +30,6 @@ TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = ("traceparent", f"00-{TRACE}-{CALLER}-01")
 MADE = re.compile("[0-9a-f]{32}")
 INFER, LOAD = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/RepositoryModelLoad"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> TableStore:
-    """`words` has the versions 1 (active) and 2."""
-    store = TableStore(tmp_path / "store")
-    for version in (1, 2):
-        publish(store, "words", KERAS_ROWS * version, activate=version == 1)
-    return store
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +172,7 @@ def records(server: Running) -> list[dict[str, Any]]:
 def test_the_access_log_has_every_call(store: TableStore) -> None:
     settings = {"ADMIN_TOKEN": "secret", "LOG_FORMAT": "json"}
     with running(store.root, "--workers", "2", "--grpc-port", "0", "--access-log", settings=settings) as server:
-        address = re.search(r"over gRPC is at ([^\s\"]+)", server.log.read_text())
-        assert address is not None
-        with grpc.insecure_channel(address.group(1)) as channel:
+        with grpc.insecure_channel(target(server)) as channel:
             assert call(channel, INFER, inference(5)) == ("OK", {})
             call(channel, INFER, inference(7), ("x-request-id", "outside"))
             load = service_pb2.RepositoryModelLoadRequest(model_name="words").SerializeToString()
